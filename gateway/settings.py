@@ -1,0 +1,80 @@
+"""The gateway's settings: read once by `__main__`, frozen, handed down."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from runner.plumbing.settings import ServiceSettings, load_settings
+
+# Names on the same machine that begin with GATEWAY_ and belong to the runner.
+_OTHERS = frozenset({"GATEWAY_RUNS_PER_USER"})
+
+
+class Settings(ServiceSettings):
+    """Settings of the gateway; the names are the environment variables, in lower case."""
+
+    gateway_host: str = Field(default="127.0.0.1", description="Address of the public origin.")
+    gateway_port: int = Field(default=8080, ge=0, le=65535, description="Its port.")
+    pocketbase_url: str = Field(
+        default="http://127.0.0.1:8090", description="Where the gateway finds PocketBase."
+    )
+    runner_url: str = Field(
+        default="http://127.0.0.1:3001", description="Where the gateway finds the runner."
+    )
+    runner_token: SecretStr = Field(description="What the gateway shows the runner.")
+    pb_superuser_email: str = Field(
+        default="admin@example.com", description="The gateway's service account in PocketBase."
+    )
+    pb_superuser_password: SecretStr = Field(description="Its password.")
+    key_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        description="Fernet keys, comma separated, newest first: they encrypt users' API keys."
+    )
+    key_sealing_key: SecretStr | None = Field(
+        default=None,
+        description="32 characters that PocketBase's hook seals typed-in API keys with.",
+    )
+    gateway_max_prompt_bytes: PositiveInt = Field(
+        default=200_000, description="Larger prompts get 413."
+    )
+    gateway_token_cache_s: PositiveFloat = Field(
+        default=30.0, le=300, description="Longest trust in a checked token."
+    )
+    gateway_allow_anonymous: bool = Field(
+        default=False,
+        description="Let callers without a token run (with the operator's key only).",
+    )
+    gateway_heartbeat_s: PositiveFloat = Field(
+        default=15.0, description="Silence after which a stream sends a heartbeat."
+    )
+    gateway_write_timeout_s: PositiveFloat = Field(
+        default=60.0, description="A reader that takes nothing for so long is cut off."
+    )
+    gateway_language: Literal["de", "en"] = Field(
+        default="de", description="Messages without Accept-Language."
+    )
+    gateway_metrics_port: int = Field(default=9101, ge=0, le=65535, description="Prometheus.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("key_encryption_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str):
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        return value
+
+    @field_validator("pocketbase_url", "runner_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
+
+
+def load() -> Settings:
+    """Read the settings; see `load_settings` for the errors."""
+    return load_settings(Settings, prefix="GATEWAY_", others=_OTHERS)

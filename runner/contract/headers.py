@@ -1,0 +1,8 @@
+"""Header names both services use, in one place."""
+
+from __future__ import annotations
+
+REQUEST_ID = "X-Request-ID"
+RUN_ID = "X-Run-ID"
+NDJSON = "application/x-ndjson"
+PROBLEM_JSON = "application/problem+json"

@@ -1,0 +1,65 @@
+"""What belongs to one request: its id and its language, bound to every log line."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from runner.contract.headers import REQUEST_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_REQUEST_ID = web.RequestKey("request_id", str)
+_WELL_FORMED = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def request_id(request: web.Request) -> str:
+    """Return the id of *request*: the caller's, if well-formed, else a new one."""
+    known = request.get(_REQUEST_ID)
+    if known is None:
+        given = request.headers.get(REQUEST_ID, "")
+        known = given if _WELL_FORMED.fullmatch(given) else secrets.token_hex(8)
+        request[_REQUEST_ID] = known
+    return known
+
+
+@web.middleware
+async def request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Bind the request id to the logs and log the request's end as one event.
+
+    Neither the query nor a body is logged: prompts and tokens stand there.
+    """
+    started = time.monotonic()
+    status = 499  # what stands in the log when the caller left before an answer
+    with structlog.contextvars.bound_contextvars(request_id=request_id(request)):
+        try:
+            response = await handler(request)
+            status = response.status
+        except web.HTTPException as exc:
+            status = exc.status
+            raise
+        else:
+            return response
+        finally:
+            log.debug(
+                "request_ended",
+                method=request.method,
+                path=request.path,
+                status=status,
+                duration_s=round(time.monotonic() - started, 4),
+            )
+
+
+async def send_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler for `on_response_prepare`: tell the caller the id, streams included."""
+    response.headers[REQUEST_ID] = request_id(request)

@@ -1,0 +1,115 @@
+"""What a sandbox is, whoever makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from asyncio.subprocess import Process
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one sandbox may use at most."""
+
+    memory_bytes: int
+    processes: int
+    cpus: float
+    disk_bytes: int
+    open_files: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inside:
+    """What a command in the sandbox sees: its own names for what it has.
+
+    Attributes:
+        home: Its private HOME.
+        workspace: Where it works.
+        tmp: Its private directory for temporary files.
+        door_url: Address of the only service it can reach, `http://127.0.0.1:PORT`.
+    """
+
+    home: Path
+    workspace: Path
+    tmp: Path
+    door_url: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SandboxSpec:
+    """One command, the only directory it may write, and all it may know.
+
+    Attributes:
+        command: Program and arguments, as paths of the host.
+        directory: The run's own directory on the host: holds `home`, `workspace` and `tmp`,
+            made by the caller, who also removes it.
+        environment: Makes the command's whole environment from what it will see.
+        path: Directories of the host with programs the command may use, in order.
+        grace_s: How long it may take to end by itself when asked.
+    """
+
+    command: Sequence[str]
+    directory: Path
+    environment: Callable[[Inside], Mapping[str, str]]
+    limits: Limits
+    path: Sequence[Path] = field(default=())
+    grace_s: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sandbox:
+    """A running command in its sandbox.
+
+    Attributes:
+        process: Pipes on stdin, stdout and stderr; on the host the outermost process.
+        door: Listening TCP socket that only this sandbox can reach (or, where the backend
+            says `door_is_identity = False`, that other processes could reach too). The caller
+            serves it; the backend closes it after the sandbox has ended.
+        inside: What the command sees.
+    """
+
+    process: Process
+    door: socket.socket
+    inside: Inside
+
+
+class SandboxBackend(Protocol):
+    """A way to start a command apart from everybody else's."""
+
+    @property
+    def name(self) -> str:
+        """Name used in settings, logs and metrics."""
+
+    @property
+    def door_is_identity(self) -> bool:
+        """Whether only the sandbox itself can connect to its door.
+
+        Where it isn't so, a run token has to stand in.
+        """
+
+    def enforced(self, limits: Limits) -> Mapping[str, str]:
+        """Return limit → what enforces it here (`cgroup`, `rlimit`, …, or `nothing`)."""
+
+    async def check(self) -> None:
+        """See whether sandboxes can be made on this host.
+
+        Raises:
+            SandboxUnavailable: They can't; `reason` in its params says how to mend it.
+        """
+
+    def start(self, spec: SandboxSpec) -> AbstractAsyncContextManager[Sandbox]:
+        """Start *spec*; on exit nothing it started is alive any more.
+
+        Raises:
+            SandboxUnavailable: The backend cannot enforce *spec* on this host.
+            OpenCodeUnavailable: The command can't be started.
+        """
+
+    async def sweep(self, directory: Path) -> None:
+        """End what a killed runner left alive for the run directory *directory*."""

@@ -1,0 +1,109 @@
+"""The runner's settings: read once by `__main__`, frozen, handed down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from runner.plumbing.settings import ServiceSettings, load_settings
+
+# Names on the same machine that begin with RUNNER_ and belong to the gateway.
+_OTHERS = frozenset({"RUNNER_URL"})
+
+
+class Settings(ServiceSettings):
+    """Settings of the runner; the names are the environment variables, in lower case."""
+
+    data_dir: Path = Field(default=Path(".data"), description="Where the runner writes.")
+    runner_host: str = Field(default="127.0.0.1", description="Address the runner listens on.")
+    port: int = Field(default=3001, ge=0, le=65535, description="The runner's port.")
+    runner_token: SecretStr = Field(description="What the gateway shows the runner.")
+
+    openai_api_key: SecretStr | None = Field(
+        default=None, description="The operator's key, for users without one."
+    )
+    openai_base_url: str = Field(
+        default="https://api.openai.com/v1", description="Another OpenAI-compatible provider."
+    )
+    openai_api: Literal["responses", "chat"] = Field(
+        default="responses", description="`chat` for a provider with only chat completions."
+    )
+    demo: Literal["auto", "on", "off"] = Field(
+        default="auto", description="The two models that need no key; auto: without operator key."
+    )
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Allow-list, comma separated, as `provider/model`."
+    )
+    default_model: str | None = Field(
+        default=None, description="What `model=` means when left out."
+    )
+
+    max_concurrent_processes: PositiveInt = Field(default=10, description="Slots.")
+    runner_queue_size: int = Field(default=100, ge=0, description="Waiting runs in all.")
+    gateway_runs_per_user: PositiveInt = Field(
+        default=2, description="Running at once for one user; more of the same user wait."
+    )
+    runner_warm_pool: int = Field(default=2, ge=0, description="Sandboxes kept ready.")
+    runner_sandbox: Literal["bubblewrap", "docker", "process"] = Field(
+        default="process", description="What keeps tenants apart."
+    )
+    runner_memory_mb: PositiveInt = Field(default=2048, description="Memory per sandbox.")
+    runner_pids: PositiveInt = Field(default=256, description="Processes per sandbox.")
+    runner_cpus: PositiveFloat = Field(default=1.0, description="CPUs per sandbox.")
+    runner_disk_mb: PositiveInt = Field(default=1024, description="Disk per sandbox.")
+    runner_run_timeout_s: PositiveFloat = Field(default=900.0, description="Longest run.")
+    runner_idle_timeout_s: PositiveFloat = Field(default=180.0, description="Longest silence.")
+    runner_provider_timeout_s: PositiveFloat = Field(
+        default=20.0, description="Longest wait for a provider's first sign of life."
+    )
+    runner_retention_s: PositiveFloat = Field(
+        default=86400.0, description="How long a finished run's events can be read again."
+    )
+    runner_max_body_bytes: PositiveInt = Field(
+        default=16 << 20, description="Largest request the gateway may send."
+    )
+    temp_dir_prefix: str = Field(
+        default="opencode-", pattern=r"^[A-Za-z0-9._-]+$", description="Of sandbox directories."
+    )
+    opencode_bin: Path | None = Field(
+        default=None, description="OpenCode's binary; left out: the one `make` installed."
+    )
+    runner_metrics_port: int = Field(default=9102, ge=0, le=65535, description="Prometheus.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _named_with_provider(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [name for name in value if not all(name.partition("/"))]:
+            raise ValueError(f"write models as provider/model, not {', '.join(bad)}")
+        return value
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("openai_api_key", "opencode_bin", "default_model", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        """`OPENAI_API_KEY=` in a compose file means: none."""
+        secret = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return None if isinstance(secret, str) and not secret.strip() else value
+
+
+def load() -> Settings:
+    """Read the settings; see `load_settings` for the errors."""
+    return load_settings(Settings, prefix="RUNNER_", others=_OTHERS)
