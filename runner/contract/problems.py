@@ -194,7 +194,7 @@ class RunFailure(ServiceError):
 
     def __init__(self, code: str, **params: object) -> None:
         self.code = code
-        super().__init__(**params)
+        super().__init__(retry_after_s=None, **params)
 
 
 class ForeignProblem(ServiceError):

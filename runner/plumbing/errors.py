@@ -17,6 +17,8 @@ from runner.plumbing.context import request_id
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from aiohttp.typedefs import Middleware
+
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -31,7 +33,7 @@ _AIOHTTP_ERRORS: dict[int, type[problems.ServiceError]] = {
 
 def problem_errors(
     language_of: Callable[[web.Request], str],
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+) -> Middleware:
     """Return a middleware that answers failures as problems, in the caller's language."""
 
     @web.middleware

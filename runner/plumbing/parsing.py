@@ -29,6 +29,9 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
     raw = await request.read()
     try:
         body = json.loads(raw)
+        # JSON can escape half a surrogate pair: a string that is no text and has no bytes.
+        if b"\\ud" in raw.lower():
+            json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as exc:
         raise MalformedJson from exc
     if not isinstance(body, dict):

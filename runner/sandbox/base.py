@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import socket
     from asyncio.subprocess import Process
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -50,7 +50,8 @@ class SandboxSpec:
         directory: The run's own directory on the host: holds `home`, `workspace` and `tmp`,
             made by the caller, who also removes it.
         environment: Makes the command's whole environment from what it will see.
-        path: Directories of the host with programs the command may use, in order.
+        path: Programs of the host that the command may use, or directories with such, in
+            order. Backends that hide the host show only programs that run by themselves.
         grace_s: How long it may take to end by itself when asked.
     """
 
@@ -63,6 +64,19 @@ class SandboxSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """The limit that ended a sandbox: code and parameters of a `RunFailure`."""
+
+    code: str
+    params: Mapping[str, object] = field(default_factory=dict)
+
+
+async def no_verdict() -> Verdict | None:
+    """Tell nothing: for backends that enforce no limit."""
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sandbox:
     """A running command in its sandbox.
 
@@ -72,11 +86,14 @@ class Sandbox:
             says `door_is_identity = False`, that other processes could reach too). The caller
             serves it; the backend closes it after the sandbox has ended.
         inside: What the command sees.
+        verdict: Tells which limit the command ran into, if any. The backend ends the whole
+            sandbox when it hits one; so ask when the command has ended or closed its stdout.
     """
 
     process: Process
     door: socket.socket
     inside: Inside
+    verdict: Callable[[], Awaitable[Verdict | None]] = no_verdict
 
 
 class SandboxBackend(Protocol):
@@ -94,7 +111,11 @@ class SandboxBackend(Protocol):
         """
 
     def enforced(self, limits: Limits) -> Mapping[str, str]:
-        """Return limit → what enforces it here (`cgroup`, `rlimit`, …, or `nothing`)."""
+        """Return limit → what enforces it here.
+
+        `cgroup-v2`, `cgroup-v1` and `rlimit` are the kernel's; `watch` is the runner's own
+        look, several times a second; then there is `nothing`.
+        """
 
     async def check(self) -> None:
         """See whether sandboxes can be made on this host.

@@ -14,10 +14,11 @@ from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
 _LINE_LIMIT_BYTES = 1 << 20  # of asyncio's reader; the ACP connection splits lines itself
+_KILL_TIMEOUT_S = 5.0
 
 
 @asynccontextmanager
@@ -28,8 +29,11 @@ async def spawn(
     env: Mapping[str, str],
     grace_s: float,
     pass_fds: Sequence[int] = (),
+    ask: Callable[[Process], None] | None = None,
 ) -> AsyncIterator[Process]:
     """Run *argv* while the block runs; end its process group afterwards.
+
+    *ask* asks it to end by itself within *grace_s*; left out: SIGTERM to its group.
 
     Raises:
         OpenCodeUnavailable: *argv* can't be started.
@@ -51,20 +55,36 @@ async def spawn(
     try:
         yield process
     finally:
-        await finish(_end(process, grace_s))
+        await finish(_end(process, grace_s, ask or _terminate))
 
 
-async def _end(process: Process, grace_s: float) -> None:
-    """Ask, then insist: SIGTERM, SIGKILL, each with a bounded wait."""
-    for sig in (signal.SIGTERM, signal.SIGKILL):
-        if process.returncode is None:
-            signal_group(process.pid, sig)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await process.wait()
+async def _end(process: Process, grace_s: float, ask: Callable[[Process], None]) -> None:
+    """Ask, then insist, each with a bounded wait."""
+    if process.returncode is None:
+        ask(process)
+        if not await _ended(process, grace_s):
+            signal_group(process.pid, signal.SIGKILL)
+            await _ended(process, _KILL_TIMEOUT_S)
     signal_group(process.pid, signal.SIGKILL)  # children that outlived their parent
     # Closes the pipes even where a grandchild still holds their other ends.
     process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+async def _ended(process: Process, within_s: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    return process.returncode is not None
+
+
+def _terminate(process: Process) -> None:
+    signal_group(process.pid, signal.SIGTERM)
+
+
+def close_stdin(process: Process) -> None:
+    """Ask by end of input, for a program whose signals don't reach it."""
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def signal_group(pid: int, sig: signal.Signals) -> None:

@@ -1,0 +1,92 @@
+"""One run's door: a listening socket served with one run's grant.
+
+Where the socket is the run's alone, it is the identity; elsewhere the run token has to be
+shown. A closed door answers nobody: its connections end with it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from runner.credential_proxy.upstreams import PATHS, Call
+from runner.plumbing.cleanup import finish
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator
+
+    from runner.credential_proxy.grants import Grant
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+BASE_PATH = "/v1"
+_MAX_BODY_BYTES = 64 << 20
+_CLOSE_TIMEOUT_S = 0.5
+
+
+@asynccontextmanager
+async def open_door(
+    door: socket.socket, grant: Grant, *, token_needed: bool
+) -> AsyncIterator[None]:
+    """Serve *door* for *grant* while the block runs."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return await _serve(request, grant, token_needed=token_needed)
+
+    app = web.Application(client_max_size=_MAX_BODY_BYTES)
+    app.router.add_route("*", "/{path:.*}", serve)
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_TIMEOUT_S
+    )
+    await runner.setup()
+    try:
+        await web.SockSite(runner, door).start()
+        yield
+    finally:
+        await finish(runner.cleanup())
+
+
+async def _serve(request: web.Request, grant: Grant, *, token_needed: bool) -> web.StreamResponse:
+    if token_needed and not _shows_token(request, grant.token):
+        log.warning("door_refused", reason="token")
+        return refusal(HTTPStatus.UNAUTHORIZED, "this door needs the run's token")
+    allowed = BASE_PATH + PATHS[grant.upstream.api]
+    if (request.method, request.path) != ("POST", allowed):
+        log.info("door_refused", reason="path", method=request.method)
+        return refusal(HTTPStatus.FORBIDDEN, "not offered here")
+    body = await request.read()
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        return refusal(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
+    if document.get("model") != grant.model:
+        log.info("door_refused", reason="model")
+        return refusal(HTTPStatus.FORBIDDEN, "this model is not granted to this run")
+    grant.sign_of_life()
+    return await grant.upstream.answer(request, Call(body=body, document=document), grant)
+
+
+def _shows_token(request: web.Request, token: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and secrets.compare_digest(given.encode(), token.encode())
+
+
+def refusal(status: HTTPStatus, message: str) -> web.Response:
+    """Return an error in OpenAI's shape.
+
+    OpenCode retries 408, 409, 429, 5xx and every message that sounds like one of them
+    ("overloaded", "500", "try again later", …); *message* must not.
+    """
+    return web.json_response(
+        {"error": {"message": message, "type": "invalid_request_error", "code": None}},
+        status=status,
+    )

@@ -1,0 +1,46 @@
+"""What one run may do with the provider, and what its stream is told about it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from runner.contract.events import RunEvent
+    from runner.contract.problems import RunFailure
+    from runner.credential_proxy.upstreams import Upstream
+
+
+class Grant:
+    """Binds a door to an upstream and a model.
+
+    Attributes:
+        token: What OpenCode shows at the door; worthless anywhere else and afterwards.
+        model: The only model that may be asked for, as the provider names it.
+        upstream: Who answers.
+        failure: Done when the provider has finally failed.
+        last_sign: Monotonic time of the last sign of life from the provider.
+    """
+
+    def __init__(
+        self, *, upstream: Upstream, model: str, tell: Callable[[RunEvent], Awaitable[None]]
+    ) -> None:
+        self.token = secrets.token_urlsafe(32)
+        self.model = model
+        self.upstream = upstream
+        self.tell = tell
+        self.failure: asyncio.Future[RunFailure] = asyncio.get_running_loop().create_future()
+        self.last_sign = time.monotonic()
+
+    def fail(self, failure: RunFailure) -> None:
+        """Say that the provider has finally failed; the first word counts."""
+        if not self.failure.done():
+            self.failure.set_result(failure)
+
+    def sign_of_life(self) -> None:
+        """Note that the provider is not silent."""
+        self.last_sign = time.monotonic()

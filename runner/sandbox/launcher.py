@@ -1,0 +1,161 @@
+"""Starting a command through `launch`, and learning how far it came."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.contract.problems import SandboxUnavailable
+from runner.plumbing.cleanup import finish
+from runner.sandbox.spawn import spawn
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+
+_LAUNCH = Path(__file__).with_name("launch.py")
+_START_TIMEOUT_S = 20.0
+_MESSAGE_BYTES = 4096
+_END_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """What to start and how.
+
+    Attributes:
+        argv: The program to become, by absolute path.
+        steps: What `launch` does before, as its module tells.
+        fds: Descriptors the program inherits, under the numbers they have here.
+        ask: Asks the program to end; left out: a SIGTERM to its process group.
+    """
+
+    argv: Sequence[str]
+    cwd: Path
+    env: Mapping[str, str]
+    grace_s: float
+    steps: Mapping[str, Any] = field(default_factory=dict)
+    fds: Sequence[int] = ()
+    ask: Callable[[Process], None] | None = None
+
+
+@asynccontextmanager
+async def launched(launch: Launch) -> AsyncIterator[tuple[Process, socket.socket | None]]:
+    """Yield the process, which has become its program, and the door if `port` asked for one.
+
+    Call it in the thread of the event loop: the process dies with the thread that made it.
+
+    Raises:
+        SandboxUnavailable: A step failed; `reason` in the params says which.
+        OpenCodeUnavailable: Not even the interpreter could be started.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, ExitStack() as held:
+        held.enter_context(theirs)
+        spec = {
+            **launch.steps,
+            "argv": list(launch.argv),
+            "control": theirs.fileno(),
+            "parent": os.getpid(),
+        }
+        fd = held.enter_context(memory_file(json.dumps(spec).encode()))
+        argv = [sys.executable, "-I", "-S", str(_LAUNCH), str(fd)]
+        fds = (fd, theirs.fileno(), *launch.fds)
+        async with spawn(
+            argv,
+            cwd=launch.cwd,
+            env=launch.env,
+            grace_s=launch.grace_s,
+            pass_fds=fds,
+            ask=launch.ask,
+        ) as process:
+            held.close()
+            door = await _settled(ours)
+            try:
+                yield process, door
+            finally:
+                # Closed by the caller's own end first; a socket in use would be a bug of ours.
+                if door is not None:
+                    door.close()
+
+
+@contextmanager
+def memory_file(data: bytes) -> Iterator[int]:
+    """Yield a descriptor of a file in memory that reads as *data*."""
+    fd = os.memfd_create("sandbox")
+    try:
+        os.write(fd, data)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def _settled(control: socket.socket) -> socket.socket | None:
+    """Return the door once `launch` has become the program, which closes its *control*."""
+    control.setblocking(False)  # noqa: FBT003
+    door: socket.socket | None = None
+    try:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            while True:
+                await readable(control.fileno())
+                message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 1)
+                if fds:
+                    door = socket.socket(fileno=fds[0])
+                    door.setblocking(False)  # noqa: FBT003
+                elif message:
+                    reason = message.decode(errors="replace")
+                    raise SandboxUnavailable(reason=reason)  # noqa: TRY301
+                else:
+                    return door
+    except BaseException as exc:
+        if door is not None:
+            door.close()
+        if isinstance(exc, TimeoutError):
+            raise SandboxUnavailable(reason="the sandbox did not start in time") from exc
+        raise
+
+
+async def readable(fd: int) -> None:
+    """Wait until *fd* has something to read, or has ended."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+@asynccontextmanager
+async def outlived() -> AsyncIterator[int]:
+    """Yield a descriptor; after the block, wait (bounded) until nobody has it any more.
+
+    Given to the first process of a PID namespace, it tells when everything in there is gone:
+    the kernel ends that process last.
+    """
+    reading, writing = os.pipe()
+    ours = [writing]
+
+    async def gone() -> None:
+        if ours:
+            os.close(ours.pop())
+        try:
+            async with asyncio.timeout(_END_TIMEOUT_S):
+                await readable(reading)
+        except TimeoutError:
+            pass
+        finally:
+            os.close(reading)
+
+    try:
+        yield writing
+    finally:
+        await finish(gone())

@@ -1,0 +1,26 @@
+"""Settings → backend; fails closed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.contract.problems import SandboxUnavailable
+from runner.sandbox.process import ProcessBackend
+
+if TYPE_CHECKING:
+    from runner.sandbox.base import SandboxBackend
+    from runner.settings import Settings
+
+
+def select_backend(settings: Settings) -> SandboxBackend:
+    """Return the backend the operator asked for, never another one.
+
+    Raises:
+        SandboxUnavailable: There is no such backend yet.
+    """
+    if settings.runner_sandbox == "process":
+        return ProcessBackend()
+    raise SandboxUnavailable(
+        reason=f"RUNNER_SANDBOX={settings.runner_sandbox} is not built yet; "
+        "use RUNNER_SANDBOX=process (development only)"
+    )
