@@ -1,0 +1,160 @@
+"""The composition root: the only module that knows every concrete class."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
+
+from gateway import keys
+from gateway.auth.cache import CachingVerifier
+from gateway.auth.middleware import authenticate
+from gateway.handlers.proxy import pass_through
+from gateway.language import language_of
+from gateway.pocketbase import PocketBase
+from gateway.realtime import UserChanges
+from gateway.routes import ROUTES
+from gateway.runner_client import RunnerClient
+from gateway.runs import RunService
+from gateway.service_account import ServiceAccount
+from gateway.user_keys import UserKeys
+from gateway.vault import Vault
+from runner.plumbing.context import request_context, send_request_id
+from runner.plumbing.errors import problem_errors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from gateway.settings import Settings
+
+    Wiring = Callable[[web.Application], AbstractAsyncContextManager[None]]
+
+_ANSWER_S = 10.0
+_CONNECT_S = 3.0
+_MAX_HEADER_LINE_BYTES = 1 << 20  # a prompt of 200 kB, percent-encoded in the query
+_MAX_ANSWER_HEADER_BYTES = 64 << 10
+_SHUTDOWN_S = 3.0
+_JSON_ESCAPED = 6  # `\\u00e4`: what one byte of a prompt takes in JSON at most
+_AROUND_THE_PROMPT_BYTES = 64 << 10
+
+
+@asynccontextmanager
+async def production(app: web.Application) -> AsyncIterator[None]:
+    """Build the services in the order they depend on each other; close in reverse."""
+    settings = app[keys.SETTINGS]
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(
+            ClientSession(
+                timeout=ClientTimeout(total=_ANSWER_S),
+                connector=TCPConnector(limit=0),  # streams hold their connections
+                cookie_jar=DummyCookieJar(),
+                headers={"User-Agent": "opencode-multiuser-gateway"},
+            )
+        )
+        account = ServiceAccount(
+            http,
+            base_url=settings.pocketbase_url,
+            email=settings.pb_superuser_email,
+            password=settings.pb_superuser_password,
+        )
+        pocketbase = PocketBase(http, base_url=settings.pocketbase_url, account=account)
+        verifier = CachingVerifier(pocketbase, ttl_s=settings.gateway_token_cache_s)
+        changes = UserChanges(
+            http, base_url=settings.pocketbase_url, account=account, cache=verifier
+        )
+        vault = Vault(settings.key_encryption_keys, sealing_key=settings.key_sealing_key)
+        user_keys = UserKeys(pocketbase, vault=vault)
+        runner = RunnerClient(http, base_url=settings.runner_url, token=settings.runner_token)
+        app[keys.PASS_THROUGH] = await stack.enter_async_context(_pass_through_session())
+        app[keys.POCKETBASE], app[keys.VERIFIER] = pocketbase, verifier
+        app[keys.USER_CHANGES], app[keys.USER_KEYS] = changes, user_keys
+        app[keys.RUNNER] = runner
+        app[keys.RUNS] = RunService(keys=user_keys, runner=runner)
+        await stack.enter_async_context(changes.listening())
+        yield
+
+
+def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Application:
+    """Return the application; nothing is opened until it starts.
+
+    Raises:
+        BadVaultKeys: The encryption keys can't be used.
+    """
+    Vault(settings.key_encryption_keys, sealing_key=settings.key_sealing_key)
+    app = web.Application(
+        middlewares=[
+            request_context,
+            problem_errors(language_of),
+            pass_through,
+            authenticate,
+        ],
+        client_max_size=_JSON_ESCAPED * settings.gateway_max_prompt_bytes
+        + _AROUND_THE_PROMPT_BYTES,
+    )
+    app[keys.SETTINGS] = settings
+    app.on_response_prepare.append(send_request_id)
+    app.on_response_prepare.append(_hide_software)
+    app.cleanup_ctx.append(wiring)
+    app.add_routes(ROUTES)
+    return app
+
+
+@asynccontextmanager
+async def serving(app: web.Application, *, host: str, port: int) -> AsyncIterator[int]:
+    """Serve *app* while the block runs; yields the port.
+
+    Leaving the block takes no new connections, and ends those that are left after 3 seconds.
+
+    Raises:
+        OSError: The address can't be listened on.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,  # a client that leaves ends its run
+        auto_decompress=False,  # bodies pass as they are
+        max_line_size=_MAX_HEADER_LINE_BYTES,
+        max_field_size=_MAX_HEADER_LINE_BYTES,
+        shutdown_timeout=_SHUTDOWN_S,
+        logger=_http_log(),
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, reuse_address=True)
+        await site.start()
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+def _pass_through_session() -> ClientSession:
+    """Return a session that adds nothing and waits: a realtime subscription has no end."""
+    return ClientSession(
+        timeout=ClientTimeout(total=None, sock_connect=_CONNECT_S),
+        connector=TCPConnector(limit=0),
+        cookie_jar=DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        max_line_size=_MAX_ANSWER_HEADER_BYTES,
+        max_field_size=_MAX_ANSWER_HEADER_BYTES,
+    )
+
+
+async def _hide_software(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.pop("Server", None)
+
+
+def _http_log() -> logging.Logger:
+    """Return aiohttp's logger without the texts of errors, which quote what clients sent."""
+    logger = logging.getLogger("gateway.http")
+    logger.addFilter(_name_errors_only)
+    return logger
+
+
+def _name_errors_only(record: logging.LogRecord) -> bool:
+    if record.exc_info and record.exc_info[0] is not None:
+        record.msg, record.args = f"{record.getMessage()}: {record.exc_info[0].__name__}", ()
+        record.exc_info = None
+    return True

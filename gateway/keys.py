@@ -1,0 +1,26 @@
+"""Everything the application and its requests carry, typed."""
+
+from __future__ import annotations
+
+from aiohttp import ClientSession, web
+
+from gateway.auth.cache import CachingVerifier
+from gateway.auth.tokens import Identity
+from gateway.pocketbase import PocketBase
+from gateway.realtime import UserChanges
+from gateway.runner_client import RunnerClient
+from gateway.runs import RunService
+from gateway.settings import Settings
+from gateway.user_keys import UserKeys
+
+SETTINGS = web.AppKey("settings", Settings)
+VERIFIER = web.AppKey("verifier", CachingVerifier)
+POCKETBASE = web.AppKey("pocketbase", PocketBase)
+USER_CHANGES = web.AppKey("user_changes", UserChanges)
+USER_KEYS = web.AppKey("user_keys", UserKeys)
+RUNNER = web.AppKey("runner", RunnerClient)
+RUNS = web.AppKey("runs", RunService)
+PASS_THROUGH = web.AppKey("pass_through", ClientSession)
+"""The session whose connections carry what is passed on to PocketBase."""
+
+IDENTITY = web.RequestKey("identity", Identity)
