@@ -1,0 +1,51 @@
+# The only place where commands are written. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.9
+UV_DIR := .cache/uv
+PYTEST_ARGS ?=
+
+# The first of the usual names that is new enough, rather one that can make virtual environments.
+PYTHON = $(shell for wanted in 'import sys, ensurepip' 'import sys'; do \
+	for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+		"$$name" -c "$$wanted; sys.exit(sys.version_info < (3, 11))" 2>/dev/null \
+			&& { echo "$$name"; exit; }; \
+	done; done)
+NO_PYTHON = $(error Python 3.11 or newer is missing (Debian: apt-get install python3 python3-venv))
+
+# `exec` everywhere: a signal to make reaches what it started.
+WITH_RUN  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py run --
+WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
+WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
+
+.PHONY: help run test check lint types fmt lock clean
+
+help:  ## Show this list
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run:  ## Install what is missing and run everything on this machine
+	$(WITH_RUN) .venv/bin/python -m stack --end-with-parent
+
+test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
+	$(WITH_TEST) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+check: lint types test  ## Lint, types and tests: what has to be green
+
+lint:  ## Check style and format
+	$(WITH_DEV) sh -c '.venv/bin/ruff check && .venv/bin/ruff format --check'
+
+types:  ## Check types
+	$(WITH_DEV) .venv/bin/mypy
+
+fmt:  ## Mend style and format
+	$(WITH_DEV) sh -c '.venv/bin/ruff check --fix; .venv/bin/ruff format'
+
+lock:  ## Write the lock files anew after a change of pyproject.toml or package.json
+	$(WITH_DEV) sh stack/lock.sh $(UV_VERSION) $(UV_DIR)
+
+clean:  ## Remove what was installed and cached; DATA_DIR stays
+	rm -rf .venv node_modules .cache pb_public/vendor .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

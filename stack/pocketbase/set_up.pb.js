@@ -1,0 +1,65 @@
+/// A command of its own for PocketBase: `pocketbase set-up`, run before the server starts.
+///
+/// It takes passwords from files, never from the command line, and answers on stdout with JSON:
+/// {"demo": "created" | "kept" | "none", "demo_password_works": bool, "demo_token": string},
+/// or {"error": string} and exit status 1.
+
+$app.rootCmd.addCommand(
+  new Command({
+    use: "set-up",
+    short: "Set the superuser's password; make the demo user when there are no users yet",
+    run: (cmd) => {
+      const read = (name) => toString($os.readFile($os.getenv(name))).trim();
+
+      const find = (collection, email) => {
+        try {
+          return $app.findAuthRecordByEmail(collection, email);
+        } catch {
+          return null;
+        }
+      };
+
+      const setSuperuser = (email, password) => {
+        const known = find("_superusers", email);
+        if (known?.validatePassword(password)) {
+          return; // writing it again would end every session of the superuser
+        }
+        const record = known ?? new Record($app.findCollectionByNameOrId("_superusers"));
+        record.setEmail(email);
+        record.setPassword(password);
+        $app.save(record);
+      };
+
+      const demoUser = (email, password) => {
+        if ($app.countRecords("users") > 0) {
+          const record = find("users", email);
+          return { record, demo: record ? "kept" : "none" };
+        }
+        const record = new Record($app.findCollectionByNameOrId("users"));
+        record.setEmail(email);
+        record.setPassword(password);
+        record.setVerified(true);
+        record.set("name", "Demo");
+        $app.save(record);
+        return { record, demo: "created" };
+      };
+
+      try {
+        $app.runAllMigrations();
+        setSuperuser($os.getenv("PB_SUPERUSER_EMAIL"), read("PB_SUPERUSER_PASSWORD_FILE"));
+        const password = read("DEMO_USER_PASSWORD_FILE");
+        const { record, demo } = demoUser($os.getenv("DEMO_USER_EMAIL"), password);
+        cmd.outOrStdout().write(
+          JSON.stringify({
+            demo,
+            demo_password_works: record?.validatePassword(password) ?? false,
+            demo_token: record?.newAuthToken() ?? "",
+          }),
+        );
+      } catch (err) {
+        cmd.outOrStdout().write(JSON.stringify({ error: String(err?.value ?? err) }));
+        $os.exit(1);
+      }
+    },
+  }),
+);

@@ -1,0 +1,159 @@
+"""Start the parts, watch them, end them: all or none."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.plumbing.cleanup import finish
+from runner.sandbox.spawn import signal_group
+from stack import orphans
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+
+    from stack.parts import Part
+
+_KILL_WAIT_S = 5.0
+_STDERR = 2
+
+
+class PartFailed(Exception):
+    """A part can't be started, ended by itself or did not get ready; the text says which."""
+
+
+class StopSignals:
+    """SIGINT, SIGTERM and SIGHUP: the first asks for an orderly end, the second for a quick one."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.insisted = asyncio.Event()
+
+    def install(self) -> None:
+        """Take the signals over from here on."""
+        loop = asyncio.get_running_loop()
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(sig, self._received)
+
+    def _received(self) -> None:
+        if self.requested.is_set():
+            self.insisted.set()
+        self.requested.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A part that was started."""
+
+    part: Part
+    process: Process
+
+
+async def supervise(
+    parts: Sequence[Part],
+    *,
+    stop: StopSignals,
+    until_ready: Callable[[], Coroutine[Any, Any, None]],
+    on_ready: Callable[[], None],
+) -> None:
+    """Start *parts* in order, keep them until *stop*, end them in the reverse order.
+
+    Raises:
+        PartFailed: One of them failed; the others are ended then too.
+    """
+    async with AsyncExitStack() as stack:
+        started = [await stack.enter_async_context(_started(part, stop)) for part in parts]
+        stack.enter_context(_reaping(started))
+        await _first_of(stop, started, until_ready())
+        if stop.requested.is_set():
+            return
+        on_ready()
+        await _first_of(stop, started, asyncio.Event().wait())
+
+
+async def _first_of(
+    stop: StopSignals, started: Sequence[Running], work: Coroutine[Any, Any, object]
+) -> None:
+    """Wait for the first of these: *stop*, the end of a part, *work* being done."""
+    asked = asyncio.create_task(stop.requested.wait())
+    done = asyncio.create_task(work)
+    deaths = {asyncio.create_task(running.process.wait()): running for running in started}
+    waited: set[asyncio.Task[Any]] = {asked, done, *deaths}
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if asked.done():
+            return
+        for death, running in deaths.items():
+            if death.done():
+                raise PartFailed(_how_it_ended(running))
+        done.result()
+    finally:
+        for task in waited:
+            task.cancel()
+        await asyncio.gather(*waited, return_exceptions=True)
+
+
+def _how_it_ended(running: Running) -> str:
+    status = running.process.returncode or 0
+    how = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+    return f"the {running.part.name} ended ({how}), so everything else was ended too"
+
+
+@asynccontextmanager
+async def _started(part: Part, stop: StopSignals) -> AsyncIterator[Running]:
+    """Run *part* while the block runs, in a session of its own that the terminal can't signal."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *part.command,
+            env=dict(part.env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=_STDERR,  # stdout is for the block that people and programs read
+            pass_fds=part.pass_fds,
+            start_new_session=True,
+            preexec_fn=orphans.end_with_parent,
+        )
+    except OSError as exc:
+        raise PartFailed(f"the {part.name} can't be started: {exc.strerror}") from exc
+    try:
+        yield Running(part, process)
+    finally:
+        await finish(_end(process, part, stop))
+
+
+async def _end(process: Process, part: Part, stop: StopSignals) -> None:
+    """Ask, then insist; a second signal from outside cuts the asking short."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await _wait(process, stop.insisted, part.grace_s)
+    signal_group(process.pid, signal.SIGKILL)  # what is left of its group as well
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_KILL_WAIT_S):
+            await process.wait()
+
+
+async def _wait(process: Process, cut_short: asyncio.Event, timeout_s: float) -> None:
+    waits = {
+        asyncio.ensure_future(process.wait()),
+        asyncio.ensure_future(cut_short.wait()),
+    }
+    await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+
+
+@contextmanager
+def _reaping(started: Sequence[Running]) -> Iterator[None]:
+    """Collect adopted orphans as they end, so that none stays behind as a zombie."""
+    loop = asyncio.get_running_loop()
+    ours = frozenset(running.process.pid for running in started)
+    loop.add_signal_handler(signal.SIGCHLD, lambda: orphans.reap(ours))
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGCHLD)
