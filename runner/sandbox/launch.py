@@ -25,6 +25,7 @@ import signal
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def _prepare(spec: dict[str, Any], control: socket.socket | None) -> None:
     for directory in spec.get("cgroups", ()):
         # 0 is this process itself.
         Path(directory, "cgroup.procs").write_text("0", encoding="ascii")
-    Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+    with suppress(OSError):  # read-only in some containers
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     if "port" in spec and control is not None:
         _unshare_network(spec)
         with _listen(spec["port"]) as door:
@@ -88,7 +90,6 @@ def _become(spec: dict[str, Any]) -> None:
     os.setgroups([])
     os.setresgid(spec["uid"], spec["uid"], spec["uid"])
     os.setresuid(spec["uid"], spec["uid"], spec["uid"])
-    os.chdir("/")
 
 
 def _unshare_network(spec: dict[str, Any]) -> None:

@@ -10,15 +10,16 @@ import asyncio
 import os
 import signal
 import socket
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from runner.contract.problems import OpenCodeUnavailable, SandboxUnavailable
 from runner.plumbing.cleanup import finish
 from runner.sandbox.base import Inside, Limits, Sandbox, SandboxBackend, SandboxSpec
-from runner.sandbox.spawn import spawn
+from runner.sandbox.launcher import Launch, launched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -37,7 +38,10 @@ class ProcessBackend:
     def enforced(self, limits: Limits) -> Mapping[str, str]:
         """See `SandboxBackend.enforced`."""
         del limits
-        return dict.fromkeys(("memory", "processes", "cpus", "disk"), "nothing")
+        return {
+            **dict.fromkeys(("memory", "processes", "cpus", "disk"), "nothing"),
+            **dict.fromkeys(("open_files", "file_size"), "rlimit"),
+        }
 
     async def check(self) -> None:
         """See `SandboxBackend.check`."""
@@ -58,14 +62,29 @@ class ProcessBackend:
                 tmp=spec.directory / "tmp",
                 door_url=f"http://127.0.0.1:{door.getsockname()[1]}",
             )
-            env = {
-                "PATH": os.pathsep.join(str(p) for p in (*spec.path, *_SYSTEM_PATH)),
-                **spec.environment(inside),
-            }
+            programs = (path if path.is_dir() else path.parent for path in spec.path)
+            launch = Launch(
+                argv=_argv(spec),
+                cwd=inside.workspace,
+                env={
+                    "PATH": os.pathsep.join(str(p) for p in (*programs, *_SYSTEM_PATH)),
+                    **spec.environment(inside),
+                },
+                grace_s=spec.grace_s,
+                steps={
+                    "rlimits": {
+                        "RLIMIT_CORE": 0,
+                        "RLIMIT_NOFILE": spec.limits.open_files,
+                        "RLIMIT_FSIZE": spec.limits.disk_bytes,
+                    }
+                },
+            )
             try:
-                async with spawn(
-                    spec.command, cwd=inside.workspace, env=env, grace_s=spec.grace_s
-                ) as process:
+                async with AsyncExitStack() as stack:
+                    try:
+                        process, _ = await stack.enter_async_context(launched(launch))
+                    except SandboxUnavailable as exc:
+                        raise OpenCodeUnavailable from exc
                     yield Sandbox(process=process, door=door, inside=inside)
             finally:
                 await finish(self.sweep(spec.directory))
@@ -84,6 +103,14 @@ class ProcessBackend:
             for pid in strays:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def _argv(spec: SandboxSpec) -> list[str]:
+    """Return the command with an absolute path; links stay, a virtual environment needs them."""
+    program = Path(spec.command[0]).absolute()
+    if not program.is_file():
+        raise OpenCodeUnavailable
+    return [str(program), *spec.command[1:]]
 
 
 def _processes_with(variable: bytes) -> list[int]:

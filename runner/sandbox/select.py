@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.contract.problems import SandboxUnavailable
+from runner.sandbox.bubblewrap import BubblewrapBackend
 from runner.sandbox.process import ProcessBackend
 
 if TYPE_CHECKING:
@@ -18,9 +19,12 @@ def select_backend(settings: Settings) -> SandboxBackend:
     Raises:
         SandboxUnavailable: There is no such backend yet.
     """
-    if settings.runner_sandbox == "process":
-        return ProcessBackend()
-    raise SandboxUnavailable(
-        reason=f"RUNNER_SANDBOX={settings.runner_sandbox} is not built yet; "
-        "use RUNNER_SANDBOX=process (development only)"
-    )
+    match settings.runner_sandbox:
+        case "bubblewrap":
+            return BubblewrapBackend()
+        case "process":
+            return ProcessBackend()
+        case "docker":
+            raise SandboxUnavailable(
+                reason="RUNNER_SANDBOX=docker is not built yet; use RUNNER_SANDBOX=bubblewrap"
+            )

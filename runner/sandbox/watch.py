@@ -146,10 +146,8 @@ class Watch:
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
-    """Let a look end that is under way, in its thread, then stop."""
-    done, _ = await asyncio.wait({task}, timeout=_INTERVAL_S)
-    if not done:
-        task.cancel()
-        await asyncio.wait({task})
+    """Stop *task*; a look in its thread sees by itself that it is wanted no more."""
+    task.cancel()
+    await asyncio.wait({task})
     if not task.cancelled():
         task.result()

@@ -1,0 +1,133 @@
+"""The tests' end of the sandbox driver: sends a script, gets what it brought about."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from tests.support.ordinary_user import REPOSITORY, Command, as_ordinary_user
+from tests.support.sandbox_driver import CANARY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PRELUDE = """
+import ctypes, errno, fcntl, os, platform, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+first = 0 if platform.machine() == "x86_64" else 1
+
+def outcome(result):
+    print("done" if result >= 0 else errno.errorcode[ctypes.get_errno()])
+
+def call(numbers, *arguments):
+    outcome(libc.syscall(numbers[first], *arguments))
+
+def attempt(action, *arguments):
+    try:
+        action(*arguments)
+    except OSError as exc:
+        print(errno.errorcode[exc.errno])
+    else:
+        print("done")
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attack brought about, as the driver saw it."""
+
+    out: str
+    err: str
+    verdict: str | None
+    neighbour: str
+    left: bool
+    precious: str
+    outside: list[str]
+    strays: list[int]
+
+    @property
+    def lines(self) -> list[str]:
+        """Return what the script printed."""
+        return self.out.splitlines()
+
+
+@dataclass(slots=True)
+class Attacker:
+    """Somebody with a shell in a sandbox.
+
+    Attributes:
+        who: Whose runner it is: `root` or `user`.
+        places: What there is on the host to aim at.
+    """
+
+    who: str
+    places: dict[str, Any]
+    stdin: IO[str]
+    stdout: IO[str]
+    enforced: dict[str, str] = field(default_factory=dict)
+
+    def run(self, script: str, **limits: float) -> Outcome:
+        """Run bash *script* in a sandbox of its own; `{base}` … stand for `places`."""
+        mark = secrets.token_hex(8)
+        for name, value in {**self.places, "mark": mark}.items():
+            script = script.replace("{" + name + "}", str(value))
+        request = {"script": f": {mark}\n{script}", "limits": limits, "mark": mark}
+        self.stdin.write(json.dumps(request) + "\n")
+        self.stdin.flush()
+        line = self.stdout.readline()
+        assert line, "the runner died of the attack"
+        outcome = Outcome(**json.loads(line))
+        self._assert_unharmed(outcome)
+        return outcome
+
+    def python(self, script: str, **limits: float) -> Outcome:
+        """Run *script* with Python, after `PRELUDE`."""
+        return self.run(f"exec python3 - <<'END'\n{PRELUDE}\n{script}\nEND\n", **limits)
+
+    def _assert_unharmed(self, outcome: Outcome) -> None:
+        """What holds after every attack, whatever it was."""
+        assert CANARY not in outcome.out + outcome.err
+        assert outcome.neighbour == "still here"
+        assert outcome.precious == CANARY
+        assert outcome.outside == ["precious", "socket"]
+        assert not outcome.left, "the run's directory is still there"
+        assert outcome.strays == [], "something outlived the sandbox"
+
+
+@contextmanager
+def attacker(who: str) -> Iterator[Attacker]:
+    """Yield an attacker in the sandboxes of a runner that is *who*."""
+    argv = [sys.executable, "-m", "tests.support.sandbox_driver"]
+    with ExitStack() as stack:
+        command = stack.enter_context(as_ordinary_user(argv)) if who == "user" else Command(argv)
+        process = stack.enter_context(
+            subprocess.Popen(
+                command.argv,
+                pass_fds=command.fds,
+                cwd=REPOSITORY,
+                env={"PATH": os.environ["PATH"], "CANARY": CANARY, "LANG": "C.UTF-8"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        assert process.stdin
+        assert process.stdout
+        try:
+            line = process.stdout.readline()
+            assert line, "no sandbox can be made here"
+            places = json.loads(line)
+            enforced = places.pop("enforced")
+            yield Attacker(who, places, process.stdin, process.stdout, enforced)
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
