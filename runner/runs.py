@@ -30,6 +30,7 @@ _EVENTS_AHEAD = 64
 """How many events may wait for the reader; then the run waits for it."""
 
 _STOPPED_WAIT_S = 5.0
+_REST_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +171,8 @@ class RunService:
         waited_for: set[asyncio.Future[Any]] = {prompting, stopping, grant.failure}
         try:
             await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            if grant.failed_midway:
+                await _told_the_rest(prompting, grant)
         finally:
             stopping.cancel()
             prompting_done = prompting.done()
@@ -229,6 +232,19 @@ class RunService:
             done, _ = await asyncio.wait({answering}, timeout=left_s)
             if done:
                 return answering.result()
+
+
+async def _told_the_rest(prompting: asyncio.Task[Outcome], grant: Grant) -> None:
+    """Wait, bounded, until OpenCode has told the text it had when the provider broke off.
+
+    It tells in order, and comes back to the door (2 s later) or ends its turn after that.
+    """
+    coming_back = asyncio.create_task(grant.asked_again.wait())
+    waited_for: set[asyncio.Future[Any]] = {prompting, coming_back}
+    try:
+        await asyncio.wait(waited_for, timeout=_REST_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        coming_back.cancel()
 
 
 def _failed(failure: ServiceError, run: Run) -> events.RunFailed:

@@ -49,7 +49,7 @@ class Translator:
         return told
 
     def _tool_call(self, call: schema.ToolCallStart) -> list[events.RunEvent]:
-        if not call.raw_input:  # OpenCode announces a call before the model has written it
+        if call.status in {None, "pending"}:  # announced before the model has written it
             self._unstarted[call.tool_call_id] = call
             return []
         return [_tool_started(call, call.raw_input, call.title)]

@@ -71,6 +71,9 @@ async def _serve(request: web.Request, grant: Grant, *, token_needed: bool) -> w
     if document.get("model") != grant.model:
         log.info("door_refused", reason="model")
         return refusal(HTTPStatus.FORBIDDEN, "this model is not granted to this run")
+    if grant.failure.done():
+        grant.asked_again.set()
+        return refusal(HTTPStatus.BAD_REQUEST, "the run has ended")
     grant.sign_of_life()
     return await grant.upstream.answer(request, Call(body=body, document=document), grant)
 

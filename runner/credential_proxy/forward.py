@@ -24,6 +24,7 @@ from runner.credential_proxy.failures import (
     retry_after_s,
     scrubbed,
 )
+from runner.credential_proxy.scripted import ending
 from runner.credential_proxy.sse import StreamWatch
 from runner.credential_proxy.upstreams import PATHS
 
@@ -135,7 +136,7 @@ class HttpUpstream:
     async def _stream(
         self, request: web.Request, response: ClientResponse, grant: Grant
     ) -> web.StreamResponse:
-        """Pass the answer on, piece by piece; break off when it fails."""
+        """Pass the answer on, piece by piece."""
         content_type = response.headers.get("Content-Type", "application/octet-stream")
         watch = StreamWatch() if content_type.startswith("text/event-stream") else None
         passed_on = web.StreamResponse(headers={"Content-Type": content_type})
@@ -152,10 +153,10 @@ class HttpUpstream:
             _check_ended(watch)
         except RunFailure as failure:
             log.info("provider_failed", code=failure.code)
-            grant.fail(failure)
-            if request.transport is not None:
-                request.transport.abort()  # never a clean end: nobody may take it for whole
-            return passed_on
+            # OpenCode forgets the text it has not told yet when its stream breaks. So for OpenCode
+            # the answer ends here; the run, which knows better, fails.
+            grant.fail(failure, midway=True)
+            await passed_on.write(ending(self.api, grant.model))
         await passed_on.write_eof()
         return passed_on
 

@@ -23,6 +23,8 @@ class Grant:
         model: The only model that may be asked for, as the provider names it.
         upstream: Who answers.
         failure: Done when the provider has finally failed.
+        failed_midway: Whether it had begun to answer: then OpenCode may still have text to tell.
+        asked_again: Set when OpenCode comes back after that, having told all it had.
         last_sign: Monotonic time of the last sign of life from the provider.
     """
 
@@ -34,11 +36,14 @@ class Grant:
         self.upstream = upstream
         self.tell = tell
         self.failure: asyncio.Future[RunFailure] = asyncio.get_running_loop().create_future()
+        self.failed_midway = False
+        self.asked_again = asyncio.Event()
         self.last_sign = time.monotonic()
 
-    def fail(self, failure: RunFailure) -> None:
+    def fail(self, failure: RunFailure, *, midway: bool = False) -> None:
         """Say that the provider has finally failed; the first word counts."""
         if not self.failure.done():
+            self.failed_midway = midway
             self.failure.set_result(failure)
 
     def sign_of_life(self) -> None:

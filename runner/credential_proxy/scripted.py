@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from runner.credential_proxy.upstreams import Api, Call
 
 _PIECE_INTERVAL_S = 0.03
+_DONE = b"data: [DONE]\n\n"
 
 
 class WarmUp:
@@ -41,6 +42,13 @@ class DemoTools:
         return await _send(request, _demo_step(step, str(call.document.get("model"))), grant)
 
 
+def ending(api: Api, model: str) -> bytes:
+    """Return the bytes that end a streamed answer, wherever it stands."""
+    if api == "chat":
+        return b"\n\n" + _encoded(_chat_chunk(model, {}, finish_reason="stop")) + _DONE
+    return b"\n\n" + _encoded(_responses_completed(model, []))
+
+
 async def _send(
     request: web.Request, events: AsyncIterator[dict[str, Any]], grant: Grant
 ) -> web.StreamResponse:
@@ -48,11 +56,15 @@ async def _send(
     await response.prepare(request)
     async for event in events:
         grant.sign_of_life()
-        kind = f"event: {event['type']}\n" if "type" in event else ""
-        await response.write(f"{kind}data: {json.dumps(event)}\n\n".encode())
-    await response.write(b"data: [DONE]\n\n")
+        await response.write(_encoded(event))
+    await response.write(_DONE)
     await response.write_eof()
     return response
+
+
+def _encoded(event: dict[str, Any]) -> bytes:
+    kind = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{kind}data: {json.dumps(event)}\n\n".encode()
 
 
 async def _all_of(events: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
@@ -141,13 +153,6 @@ def _responses_answer(model: str) -> list[dict[str, Any]]:
     done = {**item, "status": "completed"} | {
         "content": [{"type": "output_text", "text": "ok", "annotations": []}]
     }
-    usage = {
-        "input_tokens": 0,
-        "output_tokens": 0,
-        "total_tokens": 0,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens_details": {"reasoning_tokens": 0},
-    }
     return [
         {
             "type": "response.created",
@@ -161,8 +166,20 @@ def _responses_answer(model: str) -> list[dict[str, Any]]:
         {"type": "response.output_text.delta", **place, "delta": "ok"},
         {"type": "response.output_text.done", **place, "text": "ok"},
         {"type": "response.output_item.done", "output_index": 0, "item": done},
-        {
-            "type": "response.completed",
-            "response": {**response, "status": "completed", "output": [done], "usage": usage},
-        },
+        _responses_completed(model, [done]),
     ]
+
+
+def _responses_completed(model: str, output: list[dict[str, Any]]) -> dict[str, Any]:
+    usage = {
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "total_tokens": 0,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+    response = {"id": "resp_scripted", "object": "response", "created_at": 0, "model": model}
+    return {
+        "type": "response.completed",
+        "response": {**response, "status": "completed", "output": output, "usage": usage},
+    }
