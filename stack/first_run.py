@@ -60,13 +60,13 @@ async def set_up(part: Part) -> Accounts:
 def _understood(answer: str, words: str) -> Accounts:
     try:
         found = json.loads(answer)
-        if error := found.get("error"):
-            raise BadSettings(f"PocketBase can't be set up: {error}")
-        return Accounts(
-            demo_exists=found["demo"] != "none",
-            demo_password_works=found["demo_password_works"],
-            demo_token=found["demo_token"],
-        )
-    except (ValueError, KeyError, AttributeError) as exc:
+    except ValueError:
         last = words.strip().splitlines()[-1:] or ["it said nothing"]  # an answer holds a token
-        raise BadSettings(f"PocketBase can't be set up: {last[0]}") from exc
+        raise BadSettings(f"PocketBase can't be set up: {last[0]}") from None
+    if error := found.get("error"):
+        raise BadSettings(f"PocketBase can't be set up: {error}")
+    return Accounts(
+        demo_exists=found["demo"] != "none",
+        demo_password_works=found["demo_password_works"],
+        demo_token=found["demo_token"],
+    )

@@ -44,9 +44,12 @@ $app.rootCmd.addCommand(
         return { record, demo: "created" };
       };
 
+      let step = "migrations";
       try {
         $app.runAllMigrations();
+        step = "PB_SUPERUSER_…";
         setSuperuser($os.getenv("PB_SUPERUSER_EMAIL"), read("PB_SUPERUSER_PASSWORD_FILE"));
+        step = "DEMO_USER_…";
         const password = read("DEMO_USER_PASSWORD_FILE");
         const { record, demo } = demoUser($os.getenv("DEMO_USER_EMAIL"), password);
         cmd.outOrStdout().write(
@@ -57,7 +60,7 @@ $app.rootCmd.addCommand(
           }),
         );
       } catch (err) {
-        cmd.outOrStdout().write(JSON.stringify({ error: String(err?.value ?? err) }));
+        cmd.outOrStdout().write(JSON.stringify({ error: `${step}: ${err?.value ?? err}` }));
         $os.exit(1);
       }
     },
