@@ -55,7 +55,8 @@ def python_packages(*, dev: bool) -> None:
     if VENV.is_symlink():
         return _say(".venv is a link: taken as it is")
     run_stamp, dev_stamp = VENV / ".installed", VENV / ".installed-dev"
-    whole, whole_dev = _mark("requirements.lock"), _mark("requirements-dev.lock")
+    python = platform.python_version()
+    whole, whole_dev = _mark("requirements.lock", python), _mark("requirements-dev.lock", python)
     if not _is(run_stamp, whole):
         _new_venv()
         _say("installing Python packages …")
@@ -159,12 +160,13 @@ def _as_root() -> list[str] | None:
 
 def _run(command: list[str], failed: str) -> None:
     """Run *command* and show what it says; end here if it fails, and end it if this ends."""
-    env = _environment()
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=sys.stderr) as process:  # noqa: S603
+    with subprocess.Popen(  # noqa: S603
+        command, cwd=ROOT, env=_environment(), stdout=sys.stderr, start_new_session=True
+    ) as process:
         try:
             status = process.wait()
         except BaseException:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)  # its children too; the next start repairs
             raise
     if status != 0:
         _refuse(f"{failed} (exit status {status}; its own words are above)")
@@ -185,10 +187,10 @@ def _environment() -> dict[str, str]:
     return env
 
 
-def _mark(lock: str) -> str:
+def _mark(lock: str, python: str = "") -> str:
     """Return what a stamp says once everything in *lock* is installed, here, for this machine."""
     digest = hashlib.sha256((ROOT / lock).read_bytes()).hexdigest()
-    return f"{digest} {platform.python_version()} {platform.machine()} {ROOT}\n"
+    return f"{digest} {python} {platform.machine()} {ROOT}\n"
 
 
 def _is(stamp: Path, mark: str) -> bool:
