@@ -48,7 +48,7 @@ class Settings(ServiceSettings):
     )
     runner_warm_pool: int = Field(default=2, ge=0, description="Sandboxes kept ready.")
     runner_sandbox: Literal["bubblewrap", "docker", "process"] = Field(
-        default="process", description="What keeps tenants apart."
+        default="bubblewrap", description="What keeps tenants apart; `process`: nothing does."
     )
     runner_memory_mb: PositiveInt = Field(default=2048, description="Memory per sandbox.")
     runner_pids: PositiveInt = Field(default=256, description="Processes per sandbox.")

@@ -69,7 +69,8 @@ class Agent:
                     await on_event(event)
 
         self._connection.listen(on_notification)
-        result = await _ask(self._connection, "session/prompt", _prompt(self.session_id, text))
+        async with _limits_told(self._sandbox):
+            result = await _ask(self._connection, "session/prompt", _prompt(self.session_id, text))
         return Outcome(
             stop_reason=str(result.get("stopReason", "end_turn")), usage=usage_of(result)
         )
@@ -117,7 +118,7 @@ class AgentFactory:
         real_upstream = grant.upstream
         grant.upstream = WarmUp(real_upstream.api)
         try:
-            async with asyncio.timeout(_BOOT_TIMEOUT_S):
+            async with _limits_told(sandbox), asyncio.timeout(_BOOT_TIMEOUT_S):
                 await _ask(
                     connection,
                     "initialize",
@@ -147,6 +148,21 @@ class AgentFactory:
             limits=self.limits,
             path=self.programs,
         )
+
+
+@asynccontextmanager
+async def _limits_told(sandbox: Sandbox) -> AsyncIterator[None]:
+    """Turn OpenCode's sudden end into the limit that it ran into, if it was one.
+
+    Raises:
+        RunFailure: With the limit's own code.
+    """
+    try:
+        yield
+    except RunFailure as failure:
+        if failure.code == "agent-crashed" and (verdict := await sandbox.verdict()) is not None:
+            raise RunFailure(verdict.code, **verdict.params) from failure
+        raise
 
 
 async def _new_session(connection: Connection, inside: Inside) -> str:

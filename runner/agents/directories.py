@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import structlog
 
 from runner.agents.opencode import furnish_home
 from runner.plumbing.cleanup import finish
+from runner.sandbox.removal import RemovalFailed, remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,6 +21,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _OPEN_TO_SEARCH = 0o711
 _PRIVATE = 0o700
+_REMOVAL_ATTEMPTS = 5
 
 
 class RunDirectories:
@@ -67,13 +68,11 @@ class RunDirectories:
         ]
 
     async def _remove(self, directory: Path) -> None:
-        for _ in range(5):  # a dying process may still write
-            if await asyncio.to_thread(_removed, directory):
+        for _ in range(_REMOVAL_ATTEMPTS):  # a dying process may still write
+            try:
+                await remove_tree(directory)
+            except RemovalFailed:
+                await asyncio.sleep(0.1)
+            else:
                 return
-            await asyncio.sleep(0.1)
         log.error("run_directory_left", directory=directory.name)
-
-
-def _removed(directory: Path) -> bool:
-    shutil.rmtree(directory, ignore_errors=True)
-    return not directory.exists()

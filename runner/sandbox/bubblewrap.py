@@ -9,6 +9,7 @@ import signal
 import tempfile
 import threading
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from runner.sandbox.removal import remove_tree
 from runner.sandbox.seccomp import UnsupportedArchitecture, build_filter
 from runner.sandbox.spawn import close_stdin, signal_group
 from runner.sandbox.tenancy import Tenants, find_programs, require_usable
+from runner.sandbox.threads import in_thread
 from runner.sandbox.trees import give
 from runner.sandbox.watch import Watch
 
@@ -111,8 +113,9 @@ class BubblewrapBackend:
             tenant = self._tenants.take()
             stack.callback(self._tenants.free, tenant)
             cgroup = await stack.enter_async_context(self._cgroup(spec))
-            program, plan = await asyncio.to_thread(self._prepare, spec, tenant)
-            alive_fd = await stack.enter_async_context(outlived())
+            program, plan = await in_thread(self._prepare, spec, tenant)
+            kill = partial(_kill, spec.directory, cgroup)
+            alive_fd = await stack.enter_async_context(outlived(kill))
             launch = self._launch(stack, spec, (program, plan), (tenant, cgroup, alive_fd))
             try:
                 process, door = await stack.enter_async_context(launched(launch))
@@ -120,25 +123,30 @@ class BubblewrapBackend:
                 raise _unavailable(str(exc.params.get("reason", ""))) from exc
             if door is None:
                 raise SandboxUnavailable(reason="no door came out of the sandbox")
-            await asyncio.to_thread(mark.write, spec.directory, cgroup, process.pid)
+            await in_thread(mark.write, spec.directory, cgroup, process.pid)
             watch = self._watch(spec, cgroup, process)
             await stack.enter_async_context(watch.watching())
             yield Sandbox(process=process, door=door, inside=_INSIDE, verdict=watch.verdict)
 
     async def sweep(self, directory: Path) -> None:
         """See `SandboxBackend.sweep`."""
-        await asyncio.to_thread(mark.sweep, directory)
+        await in_thread(mark.sweep, directory, _INSIDE.workspace)
 
     @asynccontextmanager
     async def _cgroup(self, spec: SandboxSpec) -> AsyncIterator[Cgroup | None]:
         """Yield a cgroup for *spec*; on exit nothing lives in it any more, and it is gone."""
-        name = mark.cgroup_name(spec.directory)
-        cgroup = await asyncio.to_thread(self._cgroups.create, name, spec.limits)
+        made: list[Cgroup] = []
+
+        def make() -> None:
+            cgroup = self._cgroups.create(mark.cgroup_name(spec.directory), spec.limits)
+            made.extend([cgroup] if cgroup is not None else [])
+            mark.write(spec.directory, cgroup)
+
         try:
-            await asyncio.to_thread(mark.write, spec.directory, cgroup)
-            yield cgroup
+            await in_thread(make)
+            yield made[0] if made else None
         finally:
-            if cgroup is not None:
+            for cgroup in made:
                 await finish(_remove(cgroup))
 
     def _prepare(self, spec: SandboxSpec, tenant: int | None) -> tuple[Path, bwrap.Plan]:
@@ -246,6 +254,13 @@ def _filter() -> bytes:
 
 def _unavailable(words: str) -> SandboxUnavailable:
     return SandboxUnavailable(reason=explain(words, root=os.geteuid() == 0))
+
+
+def _kill(directory: Path, cgroup: Cgroup | None) -> None:
+    if cgroup is not None:
+        cgroup.kill()
+    else:
+        mark.kill_strays(directory, _INSIDE.workspace)
 
 
 async def _remove(cgroup: Cgroup) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import time
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ _LAUNCH = Path(__file__).with_name("launch.py")
 _START_TIMEOUT_S = 20.0
 _MESSAGE_BYTES = 4096
 _END_TIMEOUT_S = 5.0
+_END_POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,23 +137,21 @@ async def readable(fd: int) -> None:
 
 
 @asynccontextmanager
-async def outlived() -> AsyncIterator[int]:
+async def outlived(kill_strays: Callable[[], object]) -> AsyncIterator[int]:
     """Yield a descriptor; after the block, wait (bounded) until nobody has it any more.
 
     Given to the first process of a PID namespace, it tells when everything in there is gone:
-    the kernel ends that process last.
+    the kernel ends that process last. *kill_strays* runs in a thread while it is not.
     """
     reading, writing = os.pipe()
     ours = [writing]
 
     async def gone() -> None:
-        if ours:
-            os.close(ours.pop())
+        os.close(ours.pop())
+        deadline = time.monotonic() + _END_TIMEOUT_S
         try:
-            async with asyncio.timeout(_END_TIMEOUT_S):
-                await readable(reading)
-        except TimeoutError:
-            pass
+            while not await _has_ended(reading) and time.monotonic() < deadline:
+                await asyncio.to_thread(kill_strays)
         finally:
             os.close(reading)
 
@@ -159,3 +159,12 @@ async def outlived() -> AsyncIterator[int]:
         yield writing
     finally:
         await finish(gone())
+
+
+async def _has_ended(fd: int) -> bool:
+    try:
+        async with asyncio.timeout(_END_POLL_S):
+            await readable(fd)
+    except TimeoutError:
+        return False
+    return True

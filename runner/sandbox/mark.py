@@ -9,18 +9,21 @@ import hashlib
 import json
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.sandbox.cgroups import Cgroup
-from runner.sandbox.processes import read_stat
+from runner.sandbox.processes import at_work_in, read_stat
 
 if TYPE_CHECKING:
     from typing import Any
 
 _NAME = "sandbox.json"
 _CGROUPS = Path("/sys/fs/cgroup")
+_PATIENCE_S = 5.0
+_POLL_S = 0.02
 
 
 def cgroup_name(directory: Path) -> str:
@@ -39,11 +42,27 @@ def write(directory: Path, cgroup: Cgroup | None, pid: int | None = None) -> Non
     (directory / _NAME).write_text(json.dumps(content), encoding="utf-8")
 
 
-def sweep(directory: Path) -> None:
+def kill_strays(directory: Path, workspace: Path) -> bool:
+    """Kill what works in *directory*, seen as *workspace* inside; whether there was anything.
+
+    For what gets away when bwrap is killed in its first milliseconds, before it has told its
+    child to die with it.
+    """
+    try:
+        strays = at_work_in(directory / "workspace", workspace)
+    except OSError:
+        return False
+    for pid in strays:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(strays)
+
+
+def sweep(directory: Path, workspace: Path) -> None:
     """End what the sandbox of *directory* left, if it was ours; blocks a few seconds at most.
 
-    A process is only ended if it began when the mark says, a cgroup only if it has the name
-    that belongs to *directory*.
+    A process is only ended if it began when the mark says or works in *directory*, seen as
+    *workspace*; a cgroup only if it has the name that belongs to *directory*.
     """
     left = _read(directory)
     pid = left.get("pid")
@@ -57,6 +76,9 @@ def sweep(directory: Path) -> None:
         cgroup = Cgroup(directories=ours, memory=None, pids=None)
         cgroup.kill()
         cgroup.remove()
+    deadline = time.monotonic() + _PATIENCE_S
+    while kill_strays(directory, workspace) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def _read(directory: Path) -> dict[str, Any]:

@@ -52,6 +52,22 @@ def descendants(pid: int) -> list[ProcessStat]:
     return family
 
 
+def at_work_in(workspace: Path, seen_as: Path) -> list[int]:
+    """Return the processes, in file systems of their own, that see *workspace* as *seen_as*."""
+    wanted = workspace.stat()
+    own = (_PROC / "self/ns/mnt").stat()
+    found = []
+    for name in os.listdir(_PROC):  # noqa: PTH208
+        if not name.isdigit():
+            continue
+        with suppress(OSError):
+            process = _PROC / name
+            seen = Path(f"{process}/root{seen_as}").stat()
+            if os.path.samestat(seen, wanted) and (process / "ns/mnt").stat() != own:
+                found.append(int(name))
+    return found
+
+
 def private_bytes(pid: int) -> int:
     """Return the memory of *pid* that no file backs, copy-on-write copies counted in full."""
     try:

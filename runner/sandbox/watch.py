@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from runner.plumbing.cleanup import finish
 from runner.sandbox import processes
 from runner.sandbox.base import Verdict
+from runner.sandbox.threads import in_thread
 from runner.sandbox.trees import Stopped, measure
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Watch:
 
     async def _watch(self) -> None:
         while not self._stop.is_set():
-            found = await asyncio.to_thread(self._look)
+            found = await in_thread(self._look)
             self._found = self._found or found
             if self._found is not None:
                 self.kill()
@@ -146,7 +147,7 @@ class Watch:
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
-    """Stop *task*; a look in its thread sees by itself that it is wanted no more."""
+    """Stop *task*; a look under way ends soon, as it sees that it is wanted no more."""
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():

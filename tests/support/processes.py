@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def pids() -> Iterator[int]:
@@ -45,6 +45,17 @@ def descendants(root: int) -> list[int]:
         level = [pid for pid, parent in parents.items() if parent in level]
         found += level
     return found
+
+
+def alive(wanted: Iterable[int]) -> list[int]:
+    """Return those of *wanted* that live (zombies don't)."""
+    living = []
+    for pid in wanted:
+        with suppress(OSError):
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            if stat.rpartition(")")[2].split()[0] not in {"Z", "X"}:
+                living.append(pid)
+    return living
 
 
 def files_with(text: str, directory: Path) -> list[Path]:

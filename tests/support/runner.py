@@ -20,6 +20,7 @@ from aiohttp.test_utils import unused_port
 
 from runner.contract import events
 from runner.contract.wire import LineDecoder, decode_event
+from tests.support.processes import descendants, mentioning
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -67,6 +68,11 @@ class RunningRunner:
             assert response.status == 200, await response.text()
             return [event async for event in read_events(response)]
 
+    def sandboxed(self) -> set[int]:
+        """Return the processes in sandboxes: all below the runner but the local model's."""
+        below = set(descendants(self.process.pid))
+        return below - set(mentioning("runner.models.local_server"))
+
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
         """End the runner and return its exit code."""
         self.process.send_signal(sig)
@@ -100,7 +106,6 @@ def run_runner(directory: Path, **settings: str) -> Iterator[RunningRunner]:
         "PATH": os.environ["PATH"],
         "DATA_DIR": str(directory / "data"),
         "RUNNER_TOKEN": TOKEN,
-        "RUNNER_SANDBOX": "process",
         "PORT": str(port),
         "LOG_LEVEL": "debug",
         "DEMO": "off",

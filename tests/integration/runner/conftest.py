@@ -25,7 +25,7 @@ def provider_port() -> int:
     return unused_port()
 
 
-@pytest.fixture(scope="module", params=["responses"])
+@pytest.fixture(scope="module", params=["responses"], ids=lambda api: api)
 def runner(
     request: pytest.FixtureRequest, provider_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningRunner]:

@@ -12,7 +12,7 @@ from aiohttp.test_utils import unused_port
 
 from runner.contract import events
 from tests.support.fake_provider import Plan, fake_provider
-from tests.support.processes import eventually, mentioning
+from tests.support.processes import alive, eventually
 from tests.support.runner import TOKEN, read_events, run_runner
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ async def test_an_ended_runner_leaves_nothing_behind(tmp_path: Path, sig: signal
                 async for event in reading:
                     if isinstance(event, events.ToolUpdated) and event.status == "completed":
                         break
-                (sandbox,) = runner.sandboxes
-                assert mentioning(str(sandbox))
+                started = runner.sandboxed()
+                assert started
                 await asyncio.to_thread(runner.stop, sig)
                 if sig == signal.SIGTERM:
                     *_, last = [event async for event in reading]
@@ -128,4 +128,4 @@ async def test_an_ended_runner_leaves_nothing_behind(tmp_path: Path, sig: signal
     else:
         with run_runner(tmp_path, **settings):
             assert runner.sandboxes == []
-    await eventually(lambda: mentioning(str(sandbox)) == [], within_s=5)
+    await eventually(lambda: alive(started) == [], within_s=5)

@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from runner.contract import events
 from tests.support.fake_provider import Plan
-from tests.support.processes import eventually, mentioning
+from tests.support.processes import alive, eventually
 from tests.support.runner import read_events, run_runner, text_of
 
 if TYPE_CHECKING:
@@ -113,12 +114,13 @@ async def test_a_reader_that_leaves_ends_its_run(
         async for event in read_events(response):
             if isinstance(event, events.TextDelta):
                 break
-        (sandbox,) = runner.sandboxes
-        assert mentioning(str(sandbox))
+        started = runner.sandboxed()
+        assert started
+        assert len(runner.sandboxes) == 1
 
     await eventually(lambda: not runner.sandboxes)
     await eventually(lambda: provider.open_streams == 0)
-    assert mentioning(str(sandbox)) == []
+    assert alive(started) == []
 
 
 async def test_a_daemon_of_a_tool_does_not_outlive_its_run(
@@ -127,16 +129,16 @@ async def test_a_daemon_of_a_tool_does_not_outlive_its_run(
     """Not even one that left its session and process group."""
     daemon = "(setsid sleep 300 & setsid sleep 301 &) >/dev/null 2>&1; echo started"
     provider.plan = Plan(tools=[("bash", {"command": daemon, "description": "x"})])
-    seen: list[Path] = []
+    seen: set[int] = set()
     told: list[events.RunEvent] = []
     async with runner.request_run() as response:
         async for event in read_events(response):
-            seen += runner.sandboxes
-            last = event
+            seen |= runner.sandboxed()
+            told.append(event)
 
-    assert isinstance(last, events.RunFinished), last
+    assert isinstance(told[-1], events.RunFinished), told[-1]
     assert seen
-    assert mentioning(str(seen[0])) == []
+    assert alive(seen) == []
     assert runner.sandboxes == []
 
 
@@ -150,8 +152,9 @@ async def test_a_killed_opencode_is_agent_crashed(
         async for event in read_events(response):
             told.append(event)
             if isinstance(event, events.TextDelta):
-                for pid in mentioning(str(runner.sandboxes[0])):
-                    os.kill(pid, signal.SIGKILL)
+                for pid in runner.sandboxed():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
     assert failure(told).code == "agent-crashed"
     assert runner.sandboxes == []
