@@ -6,7 +6,9 @@ import logging
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import structlog
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway import keys
 from gateway.auth.cache import CachingVerifier
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
     Wiring = Callable[[web.Application], AbstractAsyncContextManager[None]]
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _ANSWER_S = 10.0
 _CONNECT_S = 3.0
@@ -147,14 +151,19 @@ async def _hide_software(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def _http_log() -> logging.Logger:
-    """Return aiohttp's logger without the texts of errors, which quote what clients sent."""
+    """Return aiohttp's logger, which tells of requests that can't be read."""
     logger = logging.getLogger("gateway.http")
-    logger.addFilter(_name_errors_only)
+    logger.addFilter(_without_quotes)
     return logger
 
 
-def _name_errors_only(record: logging.LogRecord) -> bool:
-    if record.exc_info and record.exc_info[0] is not None:
-        record.msg, record.args = f"{record.getMessage()}: {record.exc_info[0].__name__}", ()
+def _without_quotes(record: logging.LogRecord) -> bool:
+    """Keep an error's name alone: its text and its traceback quote what clients sent."""
+    failure = record.exc_info[1] if record.exc_info else None
+    if isinstance(failure, HttpProcessingError):  # a fault of the client, no error of ours
+        log.info("request_unreadable", error=type(failure).__name__)
+        return False
+    if failure is not None:
+        record.msg, record.args = f"{record.getMessage()}: {type(failure).__name__}", ()
         record.exc_info = None
     return True

@@ -13,7 +13,7 @@ import structlog
 
 from gateway.streaming.lines import line_of
 from runner.contract.events import RunFailed
-from runner.contract.problems import RunnerUnavailable
+from runner.contract.problems import RunnerUnavailable, ServiceError
 from runner.contract.requests import StartRun
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class _Tally:
     events: int = 0
     size_bytes: int = 0
     next_seq: int = 0
-    outcome: str = "disconnected"
+    outcome: str = "disconnected"  # unless a terminal event or a refusal says otherwise
 
     def add(self, line: EventLine) -> None:
         self.events += 1
@@ -105,7 +105,7 @@ class RunService:
         """
         run_id = "".join(secrets.choice(_ID_CHARS) for _ in range(_ID_LENGTH))
         started = time.monotonic()
-        tally = _Tally(outcome="refused")
+        tally = _Tally()
         log.info("run_requested", run_id=run_id, model=prompt.model)
         try:
             run = StartRun(
@@ -116,10 +116,14 @@ class RunService:
                 key=await self._keys.reveal(identity),
                 language=prompt.language,
             )
-            async with self._runner.start(run, request_id=request_id) as batches:
-                tally.outcome = "disconnected"  # unless a terminal event says otherwise
-                async with aclosing(_whole(batches, tally, prompt.language)) as whole:
-                    yield OpenRun(id=run_id, batches=whole)
+            async with (
+                self._runner.start(run, request_id=request_id) as batches,
+                aclosing(_whole(batches, tally, prompt.language)) as whole,
+            ):
+                yield OpenRun(id=run_id, batches=whole)
+        except ServiceError as exc:
+            tally.outcome = exc.code
+            raise
         finally:
             log.info(
                 "run_ended",

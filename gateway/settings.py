@@ -24,11 +24,11 @@ class Settings(ServiceSettings):
     runner_url: str = Field(
         default="http://127.0.0.1:3001", description="Where the gateway finds the runner."
     )
-    runner_token: SecretStr = Field(description="What the gateway shows the runner.")
+    runner_token: SecretStr = Field(min_length=1, description="What the gateway shows the runner.")
     pb_superuser_email: str = Field(
         default="admin@example.com", description="The gateway's service account in PocketBase."
     )
-    pb_superuser_password: SecretStr = Field(description="Its password.")
+    pb_superuser_password: SecretStr = Field(min_length=1, description="Its password.")
     key_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         description="Fernet keys, comma separated, newest first: they encrypt users' API keys."
     )
@@ -66,6 +66,13 @@ class Settings(ServiceSettings):
         if isinstance(text, str):
             return tuple(part.strip() for part in text.split(",") if part.strip())
         return value
+
+    @field_validator("key_sealing_key", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        """`KEY_SEALING_KEY=` in a compose file means: none."""
+        secret = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return None if isinstance(secret, str) and not secret.strip() else value
 
     @field_validator("pocketbase_url", "runner_url")
     @classmethod

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class RunningPocketBase:
     url: str
     data_dir: Path
     sealing_key_file: Path
+    kept: list[str] = field(default_factory=list)
 
     @property
     def sealing_key(self) -> str:
@@ -78,8 +79,10 @@ class RunningPocketBase:
         return answer
 
     def superuser(self) -> str:
-        """Return a superuser's token."""
-        return self.sign_in("_superusers", SUPERUSER_EMAIL, SUPERUSER_PASSWORD)
+        """Return a superuser's token; signing in costs a bcrypt, so it is kept."""
+        if not self.kept or self.call("GET", "/api/settings", token=self.kept[0])[0] != 200:
+            self.kept[:] = [self.sign_in("_superusers", SUPERUSER_EMAIL, SUPERUSER_PASSWORD)]
+        return self.kept[0]
 
     def sign_in(self, collection: str, email: str, password: str = PASSWORD) -> str:
         path = f"/api/collections/{collection}/auth-with-password"
