@@ -20,12 +20,15 @@ from runner.contract.problems import OpenCodeUnavailable, SandboxUnavailable
 from runner.plumbing.cleanup import finish
 from runner.sandbox.base import Inside, Limits, Sandbox, SandboxBackend, SandboxSpec
 from runner.sandbox.launcher import Launch, launched
+from runner.sandbox.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+_SWEEPS = 100
+_SWEEP_PAUSE_S = 0.02  # a killed process is not gone at once
 _SYSTEM_PATH = (Path("/usr/local/bin"), Path("/usr/bin"), Path("/bin"))
 
 
@@ -96,13 +99,14 @@ class ProcessBackend:
         environment gets away, as this backend's name promises nothing.
         """
         mark = f"HOME={directory}/home".encode()
-        for _ in range(3):  # a process may fork between the look and the signal
-            strays = await asyncio.to_thread(_processes_with, mark)
+        for _ in range(_SWEEPS):  # a process may fork between the look and the signal
+            strays = await in_thread(_processes_with, mark)
             if not strays:
                 return
             for pid in strays:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(_SWEEP_PAUSE_S)
 
 
 def _argv(spec: SandboxSpec) -> list[str]:

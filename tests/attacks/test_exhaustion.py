@@ -110,7 +110,7 @@ for number in range(20_000):
     os.close(os.open(f"/workspace/{number}", os.O_CREAT))
 time.sleep(50)
 """,
-        disk_bytes=16 * MB,
+        disk_bytes=4 * MB,
     )
 
     assert outcome.verdict == "disk-full"

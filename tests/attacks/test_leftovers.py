@@ -48,11 +48,11 @@ def test_no_process_outlives_the_run(attacker: Attacker, script: str) -> None:
             id="names",
         ),
         pytest.param(
-            'cd ~; python3 -c \'import os\nfor _ in range(12_000): os.mkdir("d"); os.chdir("d")\'',
+            'cd ~; python3 -c \'import os\nfor _ in range(3_000): os.mkdir("d"); os.chdir("d")\'',
             id="depth",
         ),
         pytest.param(
-            "cd ~; for i in $(seq 200); do mkdir $i; (cd $i; touch $(seq 30)); done",
+            "cd ~; for i in $(seq 100); do mkdir $i; (cd $i; touch $(seq 20)); done",
             id="many",
         ),
     ],
