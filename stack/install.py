@@ -30,6 +30,12 @@ VENDOR = ROOT / "pb_public" / "vendor"
 _BROWSER_MODULES = (Path("pocketbase/dist/pocketbase.es.mjs"),)
 _CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+_SECRETS = frozenset(  # as in stack/secrets.py, which needs packages
+    (
+        *("OPENAI_API_KEY", "RUNNER_TOKEN", "PB_SUPERUSER_PASSWORD", "DEMO_USER_PASSWORD"),
+        *("KEY_ENCRYPTION_KEYS", "KEY_SEALING_KEY"),
+    )
+)
 _OLDEST_NPM = 9  # knows `omit-lockfile-registry-resolved`
 
 
@@ -173,10 +179,11 @@ def _run(command: list[str], failed: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return this environment with every cache and temporary file inside the checkout."""
+    """Return this environment without secrets, all caches and temporary files in the checkout."""
     temporary = CACHE / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
-    env = os.environ | {
+    ours = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    env = ours | {
         "PIP_CACHE_DIR": str(CACHE / "pip"),
         "npm_config_cache": str(CACHE / "npm"),
         "TMPDIR": str(temporary),
