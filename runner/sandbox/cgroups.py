@@ -224,6 +224,8 @@ def _usable_v2(hierarchy: Hierarchy) -> tuple[Path | None, list[str]]:
     own, top = hierarchy.unified, hierarchy.unified_top
     if own is None or top is None:
         return None, []
+    if own.name == _LEAF:
+        own = own.parent  # an earlier runner stepped aside already
     # Only the real top has no type. There alone, a cgroup may have both processes and
     # children with controllers; elsewhere the runner first steps aside, into a leaf.
     candidates = [top, own] if not (top / "cgroup.type").exists() else [own]

@@ -13,6 +13,7 @@ import secrets
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ from runner.sandbox.trees import open_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# Of their own: a removal may take long, and others wait for the loop's threads.
+_WORKERS = ThreadPoolExecutor(4, thread_name_prefix="removal")
 
 
 class RemovalFailed(OSError):
@@ -35,7 +40,8 @@ async def remove_tree(path: Path, *, timeout_s: float = 60.0) -> None:
         RemovalFailed: It took longer than *timeout_s*, or something can't be removed.
     """
     stop = threading.Event()
-    removing = asyncio.create_task(asyncio.to_thread(_remove, path, stop, timeout_s))
+    loop = asyncio.get_running_loop()
+    removing = loop.run_in_executor(_WORKERS, _remove, path, stop, timeout_s)
     try:
         await asyncio.shield(removing)
     except asyncio.CancelledError:

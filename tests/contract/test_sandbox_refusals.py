@@ -1,0 +1,71 @@
+"""A host that can't make sandboxes is refused, with the setting to change; nothing falls back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from pydantic import SecretStr
+
+from runner.contract.problems import SandboxUnavailable
+from runner.sandbox.bubblewrap import BubblewrapBackend
+from runner.sandbox.process import ProcessBackend
+from runner.sandbox.select import select_backend
+from runner.settings import Settings
+from tests.support.ordinary_user import REPOSITORY, as_ordinary_user
+
+WITHOUT_NAMESPACES = """
+import asyncio, ctypes, os
+from pathlib import Path
+from runner.contract.problems import SandboxUnavailable
+from runner.sandbox.bubblewrap import BubblewrapBackend
+
+uid, gid = os.getuid(), os.getgid()
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.unshare(0x10000000) == 0  # a user namespace, whose switch is our own to set
+for name, value in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"),
+                    ("gid_map", f"{gid} {gid} 1")):
+    Path("/proc/self", name).write_text(value)
+Path("/proc/sys/user/max_user_namespaces").write_text("0")
+try:
+    asyncio.run(BubblewrapBackend().check())
+except SandboxUnavailable as refusal:
+    print(refusal.params["reason"])
+"""
+
+
+def test_kernel_without_user_namespaces_is_refused_with_advice() -> None:
+    """The reason names the switch, which here is really off."""
+    with as_ordinary_user([sys.executable, "-c", WITHOUT_NAMESPACES]) as command:
+        result = subprocess.run(
+            command.argv,
+            pass_fds=command.fds,
+            cwd=REPOSITORY,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=50,
+        )
+
+    assert "sysctl user.max_user_namespaces=" in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"), [("bubblewrap", BubblewrapBackend), ("process", ProcessBackend)]
+)
+def test_operator_gets_the_backend_asked_for(name: str, backend: type) -> None:
+    """Settings decide, and nothing else."""
+    settings = Settings.model_validate({"runner_token": SecretStr("x"), "runner_sandbox": name})
+
+    assert isinstance(select_backend(settings), backend)
+
+
+def test_backend_that_is_not_built_is_refused() -> None:
+    """Docker is asked for: Docker or nothing."""
+    settings = Settings.model_validate({"runner_token": SecretStr("x"), "runner_sandbox": "docker"})
+
+    with pytest.raises(SandboxUnavailable):
+        select_backend(settings)
