@@ -21,7 +21,7 @@ WITH_RUN  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py run --
 WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 
-.PHONY: help run test check lint types fmt lock clean
+.PHONY: help run test check lint types fmt lock docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ fmt:  ## Mend style and format
 
 lock:  ## Write the lock files anew after a change of pyproject.toml or package.json
 	$(WITH_DEV) sh stack/lock.sh $(UV_VERSION) $(UV_DIR)
+
+docs:  ## Write README's settings table anew from the settings
+	$(WITH_DEV) .venv/bin/python -m stack.readme
 
 clean:  ## Remove what was installed and cached; DATA_DIR stays
 	rm -rf .venv node_modules .cache pb_public/vendor .mypy_cache .ruff_cache .pytest_cache

@@ -46,7 +46,7 @@ class Settings(ServiceSettings):
     gateway_runs_per_user: PositiveInt = Field(
         default=2, description="Running at once for one user; more of the same user wait."
     )
-    runner_warm_pool: int = Field(default=2, ge=0, description="Sandboxes kept ready.")
+    runner_warm_pool: int = Field(default=2, ge=0, description="Sandboxes kept ready (not yet built: every start is cold).")
     runner_sandbox: Literal["bubblewrap", "docker", "process"] = Field(
         default="bubblewrap", description="What keeps tenants apart; `process`: nothing does."
     )
@@ -60,7 +60,7 @@ class Settings(ServiceSettings):
         default=20.0, description="Longest wait for a provider's first sign of life."
     )
     runner_retention_s: PositiveFloat = Field(
-        default=86400.0, description="How long a finished run's events can be read again."
+        default=86400.0, description="How long a finished run's events can be read again (not yet built)."
     )
     runner_max_body_bytes: PositiveInt = Field(
         default=16 << 20, description="Largest request the gateway may send."
@@ -71,9 +71,13 @@ class Settings(ServiceSettings):
     opencode_bin: Path | None = Field(
         default=None, description="OpenCode's binary; left out: the one `make` installed."
     )
-    runner_metrics_port: int = Field(default=9102, ge=0, le=65535, description="Prometheus.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "console"] = "auto"
+    runner_metrics_port: int = Field(default=9102, ge=0, le=65535, description="Prometheus (not yet built).")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="`debug`, `info`, `warning` or `error`."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`json` or `console`; auto: JSON when not on a terminal."
+    )
 
     @field_validator("models", mode="before")
     @classmethod

@@ -32,8 +32,16 @@ class StackSettings(ServiceSettings):
     runner_host: str = Field(default="127.0.0.1", description="Address the runner listens on.")
     port: int = Field(default=3001, ge=0, le=65535, description="The runner's port.")
     runner_url: str | None = Field(default=None, description="Follows from the port here.")
-    pb_superuser_email: str = Field(default="admin@example.com", min_length=3)
-    demo_user_email: str = Field(default="demo@example.com", min_length=3)
+    pb_superuser_email: str = Field(
+        default="admin@example.com",
+        min_length=3,
+        description="First login to the admin UI, and the gateway's service account.",
+    )
+    demo_user_email: str = Field(
+        default="demo@example.com",
+        min_length=3,
+        description="Made when there are no users yet.",
+    )
     opencode_bin: Path | None = None
 
     @property
