@@ -55,7 +55,9 @@ class Settings(ServiceSettings):
     gateway_language: Literal["de", "en"] = Field(
         default="de", description="Messages without Accept-Language."
     )
-    gateway_metrics_port: int = Field(default=9101, ge=0, le=65535, description="Prometheus (not yet built).")
+    gateway_metrics_port: int = Field(
+        default=9101, ge=0, le=65535, description="Prometheus (not yet built)."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

@@ -46,7 +46,9 @@ class Settings(ServiceSettings):
     gateway_runs_per_user: PositiveInt = Field(
         default=2, description="Running at once for one user; more of the same user wait."
     )
-    runner_warm_pool: int = Field(default=2, ge=0, description="Sandboxes kept ready (not yet built: every start is cold).")
+    runner_warm_pool: int = Field(
+        default=2, ge=0, description="Sandboxes kept ready (not yet built)."
+    )
     runner_sandbox: Literal["bubblewrap", "docker", "process"] = Field(
         default="bubblewrap", description="What keeps tenants apart; `process`: nothing does."
     )
@@ -60,7 +62,8 @@ class Settings(ServiceSettings):
         default=20.0, description="Longest wait for a provider's first sign of life."
     )
     runner_retention_s: PositiveFloat = Field(
-        default=86400.0, description="How long a finished run's events can be read again (not yet built)."
+        default=86400.0,
+        description="How long a finished run can be read again (not yet built).",
     )
     runner_max_body_bytes: PositiveInt = Field(
         default=16 << 20, description="Largest request the gateway may send."
@@ -71,7 +74,9 @@ class Settings(ServiceSettings):
     opencode_bin: Path | None = Field(
         default=None, description="OpenCode's binary; left out: the one `make` installed."
     )
-    runner_metrics_port: int = Field(default=9102, ge=0, le=65535, description="Prometheus (not yet built).")
+    runner_metrics_port: int = Field(
+        default=9102, ge=0, le=65535, description="Prometheus (not yet built)."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="`debug`, `info`, `warning` or `error`."
     )

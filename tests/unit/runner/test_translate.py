@@ -1,0 +1,113 @@
+"""ACP updates, as OpenCode really sends them, become events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.acp.translate import Translator, usage_of
+from runner.contract import events
+
+
+def update(kind_of_update: str, /, **fields: Any) -> dict[str, Any]:
+    return {"sessionId": "ses_1", "update": {"sessionUpdate": kind_of_update, **fields}}
+
+
+def chunk(kind: str, text: str) -> dict[str, Any]:
+    return update(kind, messageId="msg_1", content={"type": "text", "text": text})
+
+
+CALL = update(
+    "tool_call",
+    toolCallId="c1",
+    title="bash",
+    kind="execute",
+    status="pending",
+    rawInput={"cwd": "/workspace"},
+)
+PROGRESS = update(
+    "tool_call_update",
+    toolCallId="c1",
+    status="in_progress",
+    kind="execute",
+    title="ls -a",
+    rawInput={"command": "ls -a", "cwd": "/workspace"},
+)
+DONE = update(
+    "tool_call_update",
+    toolCallId="c1",
+    status="completed",
+    content=[
+        {"type": "content", "content": {"type": "text", "text": "a\n"}},
+        {"type": "diff", "path": "/workspace/f", "oldText": "x", "newText": "y"},
+    ],
+)
+
+
+def test_text_and_thoughts_pass_piece_by_piece() -> None:
+    """Byte for byte, white space included."""
+    translator = Translator()
+
+    assert translator.translate(chunk("agent_message_chunk", " ü\n")) == [
+        events.TextDelta(text=" ü\n")
+    ]
+    assert translator.translate(chunk("agent_thought_chunk", "hm")) == [
+        events.ThoughtDelta(text="hm")
+    ]
+
+
+def test_a_tool_starts_when_its_input_is_known() -> None:
+    """OpenCode announces a call before the model has written its arguments."""
+    translator = Translator()
+
+    assert translator.translate(CALL) == []
+    started, progress = translator.translate(PROGRESS)
+    (done,) = translator.translate(DONE)
+
+    assert started == events.ToolStarted(
+        id="c1", name="execute", title="ls -a", input={"command": "ls -a", "cwd": "/workspace"}
+    )
+    assert progress == events.ToolUpdated(id="c1", status="in_progress")
+    assert done == events.ToolUpdated(
+        id="c1",
+        status="completed",
+        output="a\n",
+        diff=events.ToolDiff(path="/workspace/f", old_text="x", new_text="y"),
+    )
+
+
+def test_a_plan_is_told_whole() -> None:
+    """Todo lists become plan.updated."""
+    entries = [{"content": "one", "status": "in_progress", "priority": "high"}]
+
+    assert Translator().translate(update("plan", entries=entries)) == [
+        events.PlanUpdated(
+            entries=[events.PlanEntry(content="one", status="in_progress", priority="high")]
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"sessionId": "s"},
+        update("no_such_update"),
+        update("available_commands_update", availableCommands=[]),
+        update("usage_update", used=5, size=10),
+        chunk("agent_message_chunk", ""),
+        update("agent_message_chunk", content={"type": "image", "data": "", "mimeType": "a/b"}),
+    ],
+)
+def test_what_nobody_shows_is_passed_over(params: dict[str, Any]) -> None:
+    """Also what a newer OpenCode may send."""
+    assert Translator().translate(params) == []
+
+
+def test_usage_is_read_as_far_as_it_is_told() -> None:
+    """Missing and strange figures count as none."""
+    told = {"usage": {"inputTokens": 5, "outputTokens": 7, "cachedReadTokens": None}}
+
+    assert usage_of(told) == events.Usage(input_tokens=5, output_tokens=7)
+    assert usage_of({}) == events.Usage()
