@@ -187,6 +187,7 @@ def _environment() -> dict[str, str]:
         "PIP_CACHE_DIR": str(CACHE / "pip"),
         "npm_config_cache": str(CACHE / "npm"),
         "TMPDIR": str(temporary),
+        "RUSTUP_HOME": str(CACHE / "rustup"),  # pip asks rustc for its version; rustup writes
     }
     if _CA_BUNDLE.exists():  # a company's own authority is in here, not in pip's or Node's list
         env.setdefault("NODE_EXTRA_CA_CERTS", str(_CA_BUNDLE))
