@@ -114,8 +114,8 @@ class BubblewrapBackend:
             stack.callback(self._tenants.free, tenant)
             cgroup = await stack.enter_async_context(self._cgroup(spec))
             program, plan = await in_thread(self._prepare, spec, tenant)
-            kill = partial(_kill, spec.directory, cgroup)
-            alive_fd = await stack.enter_async_context(outlived(kill))
+            end = partial(_end, spec.directory, cgroup)
+            alive_fd = await stack.enter_async_context(outlived(end))
             launch = self._launch(stack, spec, (program, plan), (tenant, cgroup, alive_fd))
             try:
                 process, door = await stack.enter_async_context(launched(launch))
@@ -256,11 +256,12 @@ def _unavailable(words: str) -> SandboxUnavailable:
     return SandboxUnavailable(reason=explain(words, root=os.geteuid() == 0))
 
 
-def _kill(directory: Path, cgroup: Cgroup | None) -> None:
+def _end(directory: Path, cgroup: Cgroup | None) -> None:
+    """End whatever is still alive, and wait until it is gone; blocks."""
     if cgroup is not None:
         cgroup.kill()
     else:
-        mark.kill_strays(directory, _INSIDE.workspace)
+        mark.end_strays(directory, _INSIDE.workspace)
 
 
 async def _remove(cgroup: Cgroup) -> None:

@@ -137,11 +137,12 @@ async def readable(fd: int) -> None:
 
 
 @asynccontextmanager
-async def outlived(kill_strays: Callable[[], object]) -> AsyncIterator[int]:
+async def outlived(end: Callable[[], None]) -> AsyncIterator[int]:
     """Yield a descriptor; after the block, wait (bounded) until nobody has it any more.
 
-    Given to the first process of a PID namespace, it tells when everything in there is gone:
-    the kernel ends that process last. *kill_strays* runs in a thread while it is not.
+    The first process of a PID namespace, which gets it, closes it when it dies. With it the
+    kernel kills the rest, but that takes a moment: *end*, in a thread, sees to it. It is called
+    sooner where the first process lives on.
     """
     reading, writing = os.pipe()
     ours = [writing]
@@ -151,7 +152,8 @@ async def outlived(kill_strays: Callable[[], object]) -> AsyncIterator[int]:
         deadline = time.monotonic() + _END_TIMEOUT_S
         try:
             while not await _has_ended(reading) and time.monotonic() < deadline:
-                await asyncio.to_thread(kill_strays)
+                await asyncio.to_thread(end)
+            await asyncio.to_thread(end)
         finally:
             os.close(reading)
 

@@ -42,20 +42,25 @@ def write(directory: Path, cgroup: Cgroup | None, pid: int | None = None) -> Non
     (directory / _NAME).write_text(json.dumps(content), encoding="utf-8")
 
 
-def kill_strays(directory: Path, workspace: Path) -> bool:
-    """Kill what works in *directory*, seen as *workspace* inside; whether there was anything.
+def end_strays(directory: Path, workspace: Path) -> None:
+    """End what works in *directory*, seen as *workspace* inside; blocks until it is gone.
 
-    For what gets away when bwrap is killed in its first milliseconds, before it has told its
-    child to die with it.
+    Also finds what gets away when bwrap is killed in its first milliseconds, before it has told
+    its child to die with it.
     """
+    deadline = time.monotonic() + _PATIENCE_S
+    while (strays := _strays(directory, workspace)) and time.monotonic() < deadline:
+        for pid in strays:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
+def _strays(directory: Path, workspace: Path) -> list[int]:
     try:
-        strays = at_work_in(directory / "workspace", workspace)
+        return at_work_in(directory / "workspace", workspace)
     except OSError:
-        return False
-    for pid in strays:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    return bool(strays)
+        return []
 
 
 def sweep(directory: Path, workspace: Path) -> None:
@@ -76,9 +81,7 @@ def sweep(directory: Path, workspace: Path) -> None:
         cgroup = Cgroup(directories=ours, memory=None, pids=None)
         cgroup.kill()
         cgroup.remove()
-    deadline = time.monotonic() + _PATIENCE_S
-    while kill_strays(directory, workspace) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
+    end_strays(directory, workspace)
 
 
 def _read(directory: Path) -> dict[str, Any]:
