@@ -17,8 +17,10 @@ from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
 from runner.agents import opencode
 from runner.agents.agent import AgentFactory
 from runner.agents.directories import RunDirectories
-from runner.contract.problems import TokenInvalid, TokenRequired
+from runner.contract.problems import SandboxUnavailable, TokenInvalid, TokenRequired
 from runner.credential_proxy import forward
+from runner.egress.policy import parse_policy
+from runner.egress.tunnel import Egress
 from runner.keys import CATALOGUE, RUNS, SETTINGS, STATUS
 from runner.models.catalogue import Catalogue
 from runner.models.local import is_installed, local_model
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from runner.models.local import LocalModel
+    from runner.sandbox.base import SandboxBackend
     from runner.settings import Settings
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -79,6 +82,7 @@ async def production(app: web.Application) -> AsyncIterator[None]:
             binary=binary,
             programs=_programs(),
             limits=limits,
+            egress=_egress(settings, backend),
         )
         app[RUNS] = RunService(
             catalogue=app[CATALOGUE],
@@ -179,6 +183,22 @@ def _catalogue(settings: Settings, http: ClientSession, local: LocalModel | None
         demo=_demo(settings),
         local=local,
     )
+
+
+def _egress(settings: Settings, backend: SandboxBackend) -> Egress | None:
+    """Return what sandboxes may reach.
+
+    Raises:
+        SandboxUnavailable: The backend could not keep them from the rest.
+    """
+    policy = parse_policy(settings.runner_egress_allow)
+    if policy.is_empty:
+        return None
+    if not backend.door_is_identity:
+        raise SandboxUnavailable(
+            reason=f"RUNNER_EGRESS_ALLOW needs a sandbox without network; {backend.name} has it all"
+        )
+    return Egress(policy=policy)
 
 
 def _limits(settings: Settings) -> Limits:

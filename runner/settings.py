@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from runner.egress.policy import parse_policy
 from runner.plumbing.settings import ServiceSettings, load_settings
 
 # Names on the same machine that begin with RUNNER_ and belong to the gateway.
@@ -68,6 +69,11 @@ class Settings(ServiceSettings):
     runner_max_body_bytes: PositiveInt = Field(
         default=16 << 20, description="Largest request the gateway may send."
     )
+    runner_egress_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts that sandboxes may reach by HTTPS, comma separated: `host`, "
+        "`host:port`, `*.domain`.",
+    )
     temp_dir_prefix: str = Field(
         default="opencode-", pattern=r"^[A-Za-z0-9._-]+$", description="Of sandbox directories."
     )
@@ -84,7 +90,7 @@ class Settings(ServiceSettings):
         default="auto", description="`json` or `console`; auto: JSON when not on a terminal."
     )
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "runner_egress_allow", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -96,6 +102,12 @@ class Settings(ServiceSettings):
     def _named_with_provider(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if bad := [name for name in value if not all(name.partition("/"))]:
             raise ValueError(f"write models as provider/model, not {', '.join(bad)}")
+        return value
+
+    @field_validator("runner_egress_allow")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_policy(value)
         return value
 
     @field_validator("openai_base_url")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from runner.agents.opencode import AgentModel
     from runner.contract.events import RunEvent, Usage
     from runner.credential_proxy.grants import Grant
+    from runner.egress.tunnel import Egress
     from runner.sandbox.base import Inside, Limits, Sandbox, SandboxBackend
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -85,6 +86,7 @@ class AgentFactory:
     binary: Callable[[], Path]
     programs: tuple[Path, ...]
     limits: Limits
+    egress: Egress | None = None
 
     @asynccontextmanager
     async def boot(self, model: AgentModel, grant: Grant) -> AsyncIterator[Agent]:
@@ -104,7 +106,12 @@ class AgentFactory:
             )
             await stack.enter_async_context(_drained(sandbox.process.stderr))
             await stack.enter_async_context(
-                open_door(sandbox.door, grant, token_needed=not self.backend.door_is_identity)
+                open_door(
+                    sandbox.door,
+                    grant,
+                    token_needed=not self.backend.door_is_identity,
+                    egress=self.egress,
+                )
             )
             reader, writer = sandbox.process.stdout, sandbox.process.stdin
             if reader is None or writer is None:
@@ -144,6 +151,7 @@ class AgentFactory:
                 token=grant.token,
                 server_password=password,
                 base_path=BASE_PATH,
+                egress=self.egress is not None,
             ),
             limits=self.limits,
             path=self.programs,

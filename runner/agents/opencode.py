@@ -121,12 +121,19 @@ def furnish_home(home: Path) -> None:
 
 
 def environment(
-    inside: Inside, model: AgentModel, *, token: str, server_password: str, base_path: str
+    inside: Inside,
+    model: AgentModel,
+    *,
+    token: str,
+    server_password: str,
+    base_path: str,
+    egress: bool = False,
 ) -> Mapping[str, str]:
     """Return OpenCode's whole environment but PATH: made from nothing.
 
     Tools inherit it, so it holds no secret: *token* opens the run's own door, while the run
     lasts. *server_password* closes OpenCode's own HTTP server, which it opens on loopback.
+    With *egress*, tools are told that the door lets them through to listed hosts.
     """
     config = configuration(model, base_url=inside.door_url + base_path)
     return {
@@ -144,6 +151,15 @@ def environment(
         "OPENCODE_SERVER_PASSWORD": server_password,
         "OPENCODE_CONFIG_CONTENT": json.dumps(config),
         **dict.fromkeys(_SWITCHES, "1"),
+        **(_proxy_variables(inside.door_url) if egress else {}),
+    }
+
+
+def _proxy_variables(door_url: str) -> Mapping[str, str]:
+    """Return what tools read; in both cases, as they don't agree on one."""
+    return {
+        **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), door_url),
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
     }
 
 

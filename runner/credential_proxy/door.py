@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
+from runner.credential_proxy.doorkeeper import keep_door
 from runner.credential_proxy.upstreams import PATHS, Call
 from runner.plumbing.cleanup import finish
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from runner.credential_proxy.grants import Grant
+    from runner.egress.tunnel import Egress
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -33,9 +35,9 @@ _CLOSE_TIMEOUT_S = 0.5
 
 @asynccontextmanager
 async def open_door(
-    door: socket.socket, grant: Grant, *, token_needed: bool
+    door: socket.socket, grant: Grant, *, token_needed: bool, egress: Egress | None = None
 ) -> AsyncIterator[None]:
-    """Serve *door* for *grant* while the block runs."""
+    """Serve *door* for *grant* while the block runs; with *egress*, let `CONNECT` through too."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         return await _serve(request, grant, token_needed=token_needed)
@@ -47,10 +49,21 @@ async def open_door(
     )
     await runner.setup()
     try:
-        await web.SockSite(runner, door).start()
-        yield
+        if egress is None:
+            await web.SockSite(runner, door).start()
+            yield
+        else:
+            async with keep_door(door, egress, _server_of(runner)):
+                yield
     finally:
         await finish(runner.cleanup())
+
+
+def _server_of(runner: web.AppRunner) -> web.Server:
+    """Return what makes a protocol for each connection; there is one after `setup`."""
+    if runner.server is None:
+        raise RuntimeError("the door was not set up")
+    return runner.server
 
 
 async def _serve(request: web.Request, grant: Grant, *, token_needed: bool) -> web.StreamResponse:

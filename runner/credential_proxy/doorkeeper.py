@@ -1,0 +1,124 @@
+"""Tells a door's two kinds of callers apart: model calls, and `CONNECT` where it is allowed.
+
+Looks at a connection's first bytes and hands it on, bytes and all, to whom it is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from runner.plumbing.cleanup import finish
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Callable
+
+    from runner.egress.tunnel import Egress
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_CONNECT = b"CONNECT "
+_MAX_HEAD_BYTES = 8192
+
+
+@asynccontextmanager
+async def keep_door(
+    door: socket.socket, egress: Egress, model_calls: Callable[[], asyncio.Protocol]
+) -> AsyncIterator[None]:
+    """Serve *door* while the block runs; on exit its tunnels are closed."""
+    keeper = _Doorkeeper(egress, model_calls)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(keeper.look_at, sock=door)
+    try:
+        yield
+    finally:
+        server.close()
+        await finish(keeper.close())
+
+
+class _Doorkeeper:
+    """What is under way at one door."""
+
+    def __init__(self, egress: Egress, model_calls: Callable[[], asyncio.Protocol]) -> None:
+        self._egress = egress
+        self._model_calls = model_calls
+        self._undecided: set[_FirstLook] = set()
+        self._tunnels: set[asyncio.Task[None]] = set()
+
+    def look_at(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection."""
+        look = _FirstLook(self)
+        self._undecided.add(look)
+        return look
+
+    def decide(self, look: _FirstLook, head: bytes) -> asyncio.Protocol:
+        """Return who goes on with a connection that began with *head*."""
+        self._undecided.discard(look)
+        return self._tunnel() if head.startswith(_CONNECT) else self._model_calls()
+
+    def forget(self, look: _FirstLook) -> None:
+        """Forget a connection that ended before it said anything."""
+        self._undecided.discard(look)
+
+    async def close(self) -> None:
+        """End what is under way, but for model calls, which end with their own server."""
+        for look in list(self._undecided):
+            look.abort()
+        for task in self._tunnels:
+            task.cancel()
+        if self._tunnels:
+            await asyncio.wait(self._tunnels, timeout=1)
+
+    def _tunnel(self) -> asyncio.Protocol:
+        reader = asyncio.StreamReader(limit=_MAX_HEAD_BYTES)
+        return asyncio.StreamReaderProtocol(reader, self._begin_tunnel)
+
+    def _begin_tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tunnels.add(task)
+        task.add_done_callback(self._tunnels.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._egress.serve(reader, writer)
+        except OSError as exc:
+            log.info("egress_broken", error=type(exc).__name__)
+        finally:
+            writer.close()
+
+
+class _FirstLook(asyncio.Protocol):
+    """A connection that has not said yet what it wants."""
+
+    def __init__(self, keeper: _Doorkeeper) -> None:
+        self._keeper = keeper
+        self._head = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the connection."""
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Hand the connection on as soon as its kind is known."""
+        self._head += data
+        if _CONNECT.startswith(self._head) or self._transport is None:
+            return
+        heir = self._keeper.decide(self, self._head)
+        self._transport.set_protocol(heir)
+        heir.connection_made(self._transport)
+        heir.data_received(self._head)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Be forgotten."""
+        self._keeper.forget(self)
+
+    def abort(self) -> None:
+        """End the connection."""
+        if self._transport is not None:
+            self._transport.abort()
