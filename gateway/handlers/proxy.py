@@ -71,11 +71,15 @@ async def proxy(request: web.Request) -> web.StreamResponse:
         )
     except (ClientError, TimeoutError, OSError) as exc:
         raise PocketBaseUnavailable(retry_after_s=_RETRY_AFTER_S) from exc
+    connection = upstream.connection  # None: the answer is whole, the connection given back
+    transport = connection.transport if connection is not None else None
     try:
         return await _answer(request, upstream)
     finally:
-        # A finished answer's connection was given back already; any other must go at once.
         upstream.close()
+        # An upload nobody wants the rest of: do not wait until what is buffered has gone out.
+        if transport is not None and request.body_exists and not request.content.at_eof():
+            transport.abort()
 
 
 async def _answer(request: web.Request, upstream: ClientResponse) -> web.StreamResponse:
