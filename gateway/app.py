@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
@@ -16,6 +17,7 @@ from gateway.auth.middleware import authenticate
 from gateway.handlers.proxy import pass_through
 from gateway.language import language_of
 from gateway.pocketbase import PocketBase
+from gateway.protocol import protocol_factory
 from gateway.realtime import UserChanges
 from gateway.routes import ROUTES
 from gateway.runner_client import RunnerClient
@@ -40,6 +42,7 @@ _CONNECT_S = 3.0
 _MAX_HEADER_LINE_BYTES = 1 << 20  # a prompt of 200 kB, percent-encoded in the query
 _MAX_ANSWER_HEADER_BYTES = 64 << 10
 _SHUTDOWN_S = 3.0
+_BACKLOG = 1024
 _JSON_ESCAPED = 6  # `\\u00e4`: what one byte of a prompt takes in JSON at most
 _AROUND_THE_PROMPT_BYTES = 64 << 10
 
@@ -114,21 +117,33 @@ async def serving(app: web.Application, *, host: str, port: int) -> AsyncIterato
     Raises:
         OSError: The address can't be listened on.
     """
+    options: dict[str, Any] = {
+        "access_log": None,
+        "auto_decompress": False,  # bodies pass as they are
+        "max_line_size": _MAX_HEADER_LINE_BYTES,
+        "max_field_size": _MAX_HEADER_LINE_BYTES,
+        "logger": _http_log(),
+    }
     runner = web.AppRunner(
         app,
-        access_log=None,
         handler_cancellation=True,  # a client that leaves ends its run
-        auto_decompress=False,  # bodies pass as they are
-        max_line_size=_MAX_HEADER_LINE_BYTES,
-        max_field_size=_MAX_HEADER_LINE_BYTES,
         shutdown_timeout=_SHUTDOWN_S,
-        logger=_http_log(),
+        **options,
     )
     await runner.setup()
+    loop = asyncio.get_running_loop()
     try:
-        site = web.TCPSite(runner, host, port, reuse_address=True)
-        await site.start()
-        yield int(runner.addresses[0][1])
+        server = await loop.create_server(
+            protocol_factory(runner, app[keys.SETTINGS].gateway_language, options),
+            host,
+            port,
+            backlog=_BACKLOG,
+            reuse_address=True,
+        )
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
 

@@ -100,6 +100,7 @@ async def _serve(
         stop=stop,
         until_ready=lambda: until_healthy(chosen.origin, within_s=_READY_WITHIN_S),
         on_ready=show,
+        say=_say,
     )
     _say("everything has ended")
 

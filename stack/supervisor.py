@@ -1,9 +1,11 @@
-"""Start the parts, watch them, end them: all or none."""
+"""Start the parts, keep them running, end them."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from stack.parts import Part
 
 _KILL_WAIT_S = 5.0
+_FIRST_DELAY_S = 0.2
+_MAX_DEATHS = 5
+_WITHIN_S = 60.0
 _STDERR = 2
 
 
 class PartFailed(Exception):
-    """A part can't be started, ended by itself or did not get ready; the text says which."""
+    """A part can't be started, keeps ending or did not get ready; the text says which."""
 
 
 class StopSignals:
@@ -45,9 +50,9 @@ class StopSignals:
         self.requested.set()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Running:
-    """A part that was started."""
+    """A part that was started; *process* is its latest."""
 
     part: Part
     process: Process
@@ -59,11 +64,14 @@ async def supervise(
     stop: StopSignals,
     until_ready: Callable[[], Coroutine[Any, Any, None]],
     on_ready: Callable[[], None],
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Start *parts* in order, keep them until *stop*, end them in the reverse order.
 
+    One that ends once everything has been ready is started again, and *say* is told.
+
     Raises:
-        PartFailed: One of them failed; the others are ended then too.
+        PartFailed: One of them ended before, or keeps ending; the others are ended then too.
     """
     async with AsyncExitStack() as stack:
         started = [await stack.enter_async_context(_started(part, stop)) for part in parts]
@@ -72,7 +80,8 @@ async def supervise(
         if stop.requested.is_set():
             return
         on_ready()
-        await _first_of(stop, started, asyncio.Event().wait())
+        keeping = [_keep(running, say) for running in started]
+        await _first_of(stop, (), _all_of(keeping))
 
 
 async def _first_of(
@@ -89,7 +98,7 @@ async def _first_of(
             return
         for death, running in deaths.items():
             if death.done():
-                raise PartFailed(_how_it_ended(running))
+                raise PartFailed(f"{_how_it_ended(running)}, so everything else was ended too")
         done.result()
     finally:
         for task in waited:
@@ -97,17 +106,55 @@ async def _first_of(
         await asyncio.gather(*waited, return_exceptions=True)
 
 
+async def _all_of(keeping: Sequence[Coroutine[Any, Any, None]]) -> None:
+    tasks = [asyncio.create_task(keep) for keep in keeping]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep(running: Running, say: Callable[[str], None]) -> None:
+    """Start *running* again whenever it ends, a little later each time.
+
+    Raises:
+        PartFailed: It ended too often in too short a time.
+    """
+    deaths: deque[float] = deque(maxlen=_MAX_DEATHS)
+    while True:
+        await running.process.wait()
+        signal_group(running.process.pid, signal.SIGKILL)  # what is left of its group
+        deaths.append(time.monotonic())
+        recent = [at for at in deaths if at > deaths[-1] - _WITHIN_S]
+        if len(recent) == _MAX_DEATHS:
+            raise PartFailed(f"{_how_it_ended(running)} again and again; everything else ends too")
+        say(f"{_how_it_ended(running)}; starting it again …")
+        await asyncio.sleep(_FIRST_DELAY_S * 2 ** (len(recent) - 1))
+        running.process = await _spawned(running.part)
+
+
 def _how_it_ended(running: Running) -> str:
     status = running.process.returncode or 0
     how = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
-    return f"the {running.part.name} ended ({how}), so everything else was ended too"
+    return f"the {running.part.name} ended ({how})"
 
 
 @asynccontextmanager
 async def _started(part: Part, stop: StopSignals) -> AsyncIterator[Running]:
-    """Run *part* while the block runs, in a session of its own that the terminal can't signal."""
+    """Run *part* while the block runs."""
+    running = Running(part, await _spawned(part))
     try:
-        process = await asyncio.create_subprocess_exec(
+        yield running
+    finally:
+        await finish(_end(running.process, part, stop))
+
+
+async def _spawned(part: Part) -> Process:
+    """Start *part* in a session of its own, which the terminal can't signal."""
+    try:
+        return await asyncio.create_subprocess_exec(
             *part.command,
             env=dict(part.env),
             stdin=asyncio.subprocess.DEVNULL,
@@ -118,10 +165,6 @@ async def _started(part: Part, stop: StopSignals) -> AsyncIterator[Running]:
         )
     except OSError as exc:
         raise PartFailed(f"the {part.name} can't be started: {exc.strerror}") from exc
-    try:
-        yield Running(part, process)
-    finally:
-        await finish(_end(process, part, stop))
 
 
 async def _end(process: Process, part: Part, stop: StopSignals) -> None:
@@ -151,8 +194,11 @@ async def _wait(process: Process, cut_short: asyncio.Event, timeout_s: float) ->
 def _reaping(started: Sequence[Running]) -> Iterator[None]:
     """Collect adopted orphans as they end, so that none stays behind as a zombie."""
     loop = asyncio.get_running_loop()
-    ours = frozenset(running.process.pid for running in started)
-    loop.add_signal_handler(signal.SIGCHLD, lambda: orphans.reap(ours))
+
+    def reap() -> None:
+        orphans.reap(frozenset(running.process.pid for running in started))
+
+    loop.add_signal_handler(signal.SIGCHLD, reap)
     try:
         yield
     finally:

@@ -100,7 +100,8 @@ def encoder_for(accept: str | None, *, user_name: str, language: Language) -> En
         "text/event-stream": SseEncoder,
         NDJSON: NdjsonEncoder,
     }
-    return offers[negotiate(accept, list(offers))]()
+    # `curl --json` and others who want JSON of some kind get JSON of a kind.
+    return offers[negotiate(accept, list(offers), aliases={"application/json": NDJSON})]()
 
 
 _: tuple[type[Encoder], ...] = (TextEncoder, SseEncoder, NdjsonEncoder)

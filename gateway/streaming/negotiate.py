@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from runner.contract.problems import NotAcceptable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+_EXACT = 3
 
 
 class _Range(NamedTuple):
@@ -19,14 +21,18 @@ class _Range(NamedTuple):
         """Return how exactly the range names *offer*: 0 not at all, 3 by its full name."""
         main, _, sub = offer.partition("/")
         if (self.main, self.sub) == (main, sub):
-            return 3
+            return _EXACT
         if (self.main, self.sub) == (main, "*"):
             return 2
         return 1 if (self.main, self.sub) == ("*", "*") else 0
 
 
-def negotiate(accept: str | None, offers: Sequence[str]) -> str:
+def negotiate(
+    accept: str | None, offers: Sequence[str], *, aliases: Mapping[str, str] | None = None
+) -> str:
     """Return the best of *offers*; between equals the one named more exactly, then the earlier.
+
+    *aliases* are other names of offers, for callers who ask for nothing on offer.
 
     Raises:
         NotAcceptable: None will do.
@@ -40,6 +46,9 @@ def negotiate(accept: str | None, offers: Sequence[str]) -> str:
         if exactness and quality > 0 and (quality, exactness) > best_rank:
             best, best_rank = offer, (quality, exactness)
     if best_rank == (0.0, 0):
+        for alias, offer in (aliases or {}).items():
+            if any(range_.specificity(alias) == _EXACT and range_.quality for range_ in ranges):
+                return offer
         raise NotAcceptable(allowed=", ".join(offers))
     return best
 

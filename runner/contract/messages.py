@@ -28,6 +28,12 @@ _SENTENCES: dict[str, _Sentence] = {
     "malformed-json": _Sentence(
         "Die Anfrage ist kein gültiges JSON-Objekt", "The request is not a valid JSON object"
     ),
+    "malformed-request": _Sentence(
+        "Die Anfrage ist kein gültiges HTTP; Sonderzeichen in der Adresse bitte kodieren "
+        "(curl: -G --data-urlencode)",
+        "The request is not valid HTTP; please encode special characters in the address "
+        "(curl: -G --data-urlencode)",
+    ),
     "bad-request": _Sentence(
         "Die Anfrage ist nicht zu verstehen", "The request can't be understood"
     ),

@@ -61,6 +61,12 @@ class PromptRequired(BadRequest):
     code = "prompt-required"
 
 
+class MalformedRequest(BadRequest):
+    """The request is no proper HTTP."""
+
+    code = "malformed-request"
+
+
 class MalformedJson(BadRequest):
     """The body is no JSON object."""
 

@@ -23,7 +23,7 @@ _WELL_FORMED = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def request_id(request: web.Request) -> str:
+def request_id(request: web.BaseRequest) -> str:
     """Return the id of *request*: the caller's, if well-formed, else a new one."""
     known = request.get(_REQUEST_ID)
     if known is None:

@@ -63,7 +63,9 @@ def problem_errors(
     return middleware
 
 
-def problem(request: web.Request, failure: problems.ServiceError, language: str) -> web.Response:
+def problem(
+    request: web.BaseRequest, failure: problems.ServiceError, language: str
+) -> web.Response:
     """Return *failure* as `application/problem+json`."""
     headers = {"Cache-Control": "no-store", "Content-Language": language}
     if failure.retry_after_s is not None:

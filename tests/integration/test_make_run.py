@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ from tests.support.processes import descendants, files_with
 from tests.support.stack import ROOT, start_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support.stack import StackProcess
 
@@ -158,8 +160,8 @@ def test_killing_the_supervisor_takes_everything_down(tmp_path: Path) -> None:
         assert stack.left_behind() == []
 
 
-def test_a_part_that_dies_ends_everything_and_is_named(tmp_path: Path) -> None:
-    """One line says which."""
+def test_a_part_that_dies_is_started_again(tmp_path: Path) -> None:
+    """One line says which; callers get 503 meanwhile and then answers again."""
     with start_stack(tmp_path / "data") as stack:
         stack.wait_until_up()
         runner = next(
@@ -170,9 +172,27 @@ def test_a_part_that_dies_ends_everything_and_is_named(tmp_path: Path) -> None:
 
         os.kill(runner, signal.SIGKILL)
 
-        assert stack.process.wait(60) == 1
-        assert "stack: the runner ended (killed by SIGKILL)" in stack.err.read_text()
-        assert stack.left_behind() == []
+        wait_until(lambda: "the runner ended (killed by SIGKILL)" in stack.err.read_text())
+        wait_until(lambda: health_of(stack) == 200)
+        answer = subprocess.run(stack.curl, capture_output=True, timeout=150, check=True).stdout
+        assert answer.decode().endswith("\n[✔ User Demo - Fertig!]\n")
+
+
+def health_of(stack: StackProcess) -> int:
+    """The status of the health page; 0 where there is none."""
+    try:
+        with urllib.request.urlopen(f"{stack.origin}/opencode/health", timeout=20) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as exc:
+        return exc.code
+
+
+def wait_until(condition: Callable[[], bool], *, within_s: float = 60) -> None:
+    """Look until *condition* holds; fail after *within_s*."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ async def test_bodies_no_prompt_could_fill_are_refused_unread(
     assert (problem["code"], problem["params"]) == ("prompt-too-large", {"limit_bytes": 10})
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain;q=0"])
+@pytest.mark.parametrize("accept", ["text/html", "application/xml", "text/plain;q=0"])
 async def test_formats_that_do_not_exist_are_refused(
     gateway: RunningGateway, alice: User, accept: str
 ) -> None:
@@ -294,3 +294,19 @@ async def test_unknown_paths_of_ours_are_not_found(gateway: RunningGateway, path
 
     assert (response.status, problem["code"]) == (404, "not-found")
     assert problem["error"] == "There is no such thing here"
+
+
+async def test_a_request_that_is_no_proper_http_is_a_problem_too(gateway: RunningGateway) -> None:
+    """An umlaut that was typed into the address as it is: the answer says what to do."""
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write("GET /opencode/stream?prompt=Grüße HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+
+    assert b" 400 " in head.split(b"\r\n")[0]
+    assert b"application/problem+json" in head
+    problem = json.loads(body)
+    assert problem["code"] == "malformed-request"
+    assert "--data-urlencode" in problem["error"]

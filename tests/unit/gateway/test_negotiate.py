@@ -44,3 +44,13 @@ def test_no_offer_will_do(accept: str) -> None:
         negotiate(accept, OFFERS)
 
     assert refused.value.params == {"allowed": ", ".join(OFFERS)}
+
+
+def test_an_alias_helps_those_who_ask_for_nothing_on_offer() -> None:
+    """But nobody who would take an offer by its name."""
+    aliases = {"application/json": NDJSON}
+
+    assert negotiate("application/json", OFFERS, aliases=aliases) == NDJSON
+    assert negotiate("application/json, text/plain, */*", OFFERS, aliases=aliases) == TEXT
+    with pytest.raises(NotAcceptable):
+        negotiate("application/json;q=0", OFFERS, aliases=aliases)

@@ -65,7 +65,7 @@ async def test_a_stop_ends_the_parts_in_reverse_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "ready", [pytest.param(at_once, id="later"), pytest.param(never, id="early")]
 )
-async def test_the_death_of_one_ends_all_and_says_which(
+async def test_a_part_that_keeps_ending_ends_all_and_is_named(
     ready: Callable[[], Coroutine[Any, Any, None]], tmp_path: Path
 ) -> None:
     """Half a stack helps nobody."""
@@ -74,6 +74,29 @@ async def test_the_death_of_one_ends_all_and_says_which(
     with pytest.raises(PartFailed, match=r"the second ended \(exit status 3\)"):
         await supervise(parts, stop=StopSignals(), until_ready=ready, on_ready=lambda: None)
 
+    await eventually(lambda: not mentioning(str(tmp_path)))
+
+
+async def test_a_part_that_ends_once_is_started_again(tmp_path: Path) -> None:
+    """And somebody is told; the others go on."""
+    stop = StopSignals()
+    told: list[str] = []
+    script = f"echo x >> {tmp_path}/lives; [ $(wc -l < {tmp_path}/lives) = 1 ] && exit 7; sleep 60"
+
+    async def stop_in_the_second_life() -> None:
+        await eventually(lambda: len((tmp_path / "lives").read_text().split()) == 2)
+        stop.requested.set()
+
+    stopping: list[asyncio.Task[None]] = []
+    await supervise(
+        [sleeper("first", tmp_path), part("second", script, tmp_path)],
+        stop=stop,
+        until_ready=lambda: eventually((tmp_path / "lives").exists),
+        on_ready=lambda: stopping.append(asyncio.create_task(stop_in_the_second_life())),
+        say=told.append,
+    )
+
+    assert told == ["the second ended (exit status 7); starting it again …"]
     await eventually(lambda: not mentioning(str(tmp_path)))
 
 
