@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -42,12 +44,16 @@ async def run_browser() -> AsyncIterator[Browser]:
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if program is None:
         raise FileNotFoundError("install Chromium: the browser tests need one of " + str(_PROGRAMS))
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
-        try:
-            yield browser
-        finally:
-            await browser.close()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        env: dict[str, str | float | bool] = {"PATH": os.environ["PATH"], "HOME": home}
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(
+                executable_path=program, args=_ARGUMENTS, env=env
+            )
+            try:
+                yield browser
+            finally:
+                await browser.close()
 
 
 @dataclass
