@@ -123,7 +123,8 @@ def _sole_user_of(data_dir: Path) -> Iterator[None]:
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        (data_dir / "pb_data").mkdir(mode=0o700, exist_ok=True)
+        for name in ("pb_data", "tmp"):
+            (data_dir / name).mkdir(mode=0o700, exist_ok=True)
         lock = (data_dir / "stack.lock").open("a")
     except OSError as exc:
         raise BadSettings(f"DATA_DIR {data_dir} can't be written: {exc.strerror}") from exc

@@ -65,7 +65,7 @@ def pocketbase(
             *("--hooksDir", str(ROOT / "pb_hooks"), "--publicDir", str(ROOT / "pb_public")),
             *("--automigrate=false", "--hooksWatch=false", "--indexFallback=false"),
         ),
-        **_environment(environ, secrets, needed={"KEY_SEALING_KEY"}),
+        **_environment(settings, environ, secrets, needed={"KEY_SEALING_KEY"}),
     )
 
 
@@ -80,6 +80,7 @@ def pocketbase_set_up(
             *("--hooksDir", str(ROOT / "stack" / "pocketbase"), "--automigrate=false"),
         ),
         **_environment(
+            settings,
             environ,
             secrets,
             needed={"PB_SUPERUSER_PASSWORD", "DEMO_USER_PASSWORD"},
@@ -100,6 +101,7 @@ def runner(
         command=(sys.executable, "-m", "runner"),
         grace_s=20.0,
         **_environment(
+            settings,
             environ,
             secrets,
             needed=_secrets_of(RunnerSettings),
@@ -122,6 +124,7 @@ def gateway(
         name="gateway",
         command=(sys.executable, "-m", "gateway"),
         **_environment(
+            settings,
             environ,
             secrets,
             needed=_secrets_of(GatewaySettings),
@@ -144,6 +147,7 @@ def _pocketbase_folders(settings: StackSettings) -> tuple[str, ...]:
 
 
 def _environment(
+    settings: StackSettings,
     environ: Mapping[str, str],
     secrets: Mapping[str, Secret],
     *,
@@ -164,6 +168,7 @@ def _environment(
     mine = {name: secrets[name] for name in sorted(needed) if name in secrets}
     env |= {f"{name}_FILE": str(secret.path) for name, secret in mine.items()}
     env |= extra or {}
+    env["TMPDIR"] = str(settings.temporary_dir)
     env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env.get("PATH", os.defpath)))
     fds = tuple(secret.fd for secret in mine.values() if secret.fd is not None)
     return {"env": env, "pass_fds": fds}

@@ -45,6 +45,11 @@ class StackSettings(ServiceSettings):
     opencode_bin: Path | None = None
 
     @property
+    def temporary_dir(self) -> Path:
+        """Where the parts put temporary files: nothing is written elsewhere."""
+        return self.data_dir / "tmp"
+
+    @property
     def origin(self) -> str:
         """The public origin, as a browser on this machine writes it."""
         return f"http://{_reachable(self.gateway_host)}:{self.gateway_port}"

@@ -33,8 +33,16 @@ def part(name: str, script: str, tmp_path: Path, *, grace_s: float = 5.0) -> Par
 
 def sleeper(name: str, tmp_path: Path) -> Part:
     """It notes its end in `ended`."""
-    script = f"trap 'echo {name} >> {tmp_path}/ended; exit 0' TERM; sleep 60 & wait"
+    script = (
+        f"trap 'echo {name} >> {tmp_path}/ended; exit 0' TERM; echo >> {tmp_path}/begun; "
+        "sleep 60 & wait"
+    )
     return part(name, script, tmp_path)
+
+
+def lines_in(path: Path) -> int:
+    """How many lines *path* has, none where it is not there."""
+    return path.read_text().count("\n") if path.exists() else 0
 
 
 async def at_once() -> None:
@@ -54,7 +62,7 @@ async def test_a_stop_ends_the_parts_in_reverse_order(tmp_path: Path) -> None:
     await supervise(
         [sleeper(name, tmp_path) for name in names],
         stop=stop,
-        until_ready=at_once,
+        until_ready=lambda: eventually(lambda: lines_in(tmp_path / "begun") == len(names)),
         on_ready=stop.requested.set,
     )
 
@@ -81,17 +89,22 @@ async def test_a_part_that_ends_once_is_started_again(tmp_path: Path) -> None:
     """And somebody is told; the others go on."""
     stop = StopSignals()
     told: list[str] = []
-    script = f"echo x >> {tmp_path}/lives; [ $(wc -l < {tmp_path}/lives) = 1 ] && exit 7; sleep 60"
+    lives = tmp_path / "lives"
+    script = (
+        f"echo x >> {lives}; [ $(wc -l < {lives}) = 2 ] && exec sleep 60; "
+        f"until [ -e {tmp_path}/ready ]; do sleep 0.02; done; exit 7"
+    )
 
     async def stop_in_the_second_life() -> None:
-        await eventually(lambda: len((tmp_path / "lives").read_text().split()) == 2)
+        (tmp_path / "ready").touch()
+        await eventually(lambda: lines_in(lives) == 2)
         stop.requested.set()
 
     stopping: list[asyncio.Task[None]] = []
     await supervise(
         [sleeper("first", tmp_path), part("second", script, tmp_path)],
         stop=stop,
-        until_ready=lambda: eventually((tmp_path / "lives").exists),
+        until_ready=at_once,
         on_ready=lambda: stopping.append(asyncio.create_task(stop_in_the_second_life())),
         say=told.append,
     )
