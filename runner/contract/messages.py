@@ -44,6 +44,14 @@ _SENTENCES: dict[str, _Sentence] = {
         "Diese Sitzung gibt es nicht; ohne session_id beginnt eine neue",
         "There is no such session; leave session_id out to begin a new one",
     ),
+    "idempotency-conflict": _Sentence(
+        "Dieser Idempotency-Key wurde schon für eine andere Anfrage verwendet",
+        "This Idempotency-Key was used for another request before",
+    ),
+    "permission-resolved": _Sentence(
+        "Diese Erlaubnis ist schon erteilt oder verweigert worden",
+        "This permission has been granted or denied before",
+    ),
     "not-found": _Sentence("Das gibt es hier nicht", "There is no such thing here"),
     "method-not-allowed": _Sentence(
         "Diese Methode gibt es hier nicht", "This method is not allowed here"
