@@ -145,7 +145,8 @@ _SENTENCES: dict[str, _Sentence] = {
         "Der Lauf hat länger als {limit_s} s gedauert", "The run took longer than {limit_s} s"
     ),
     "idle-timeout": _Sentence(
-        "Der Lauf war länger als {limit_s} s still", "The run was silent for more than {limit_s} s"
+        "Der Lauf war länger als {limit_s} s still (gewartet wurde auf: {phase})",
+        "The run was silent for more than {limit_s} s (waiting for: {phase})",
     ),
     "output-limit": _Sentence(
         "Der Lauf hat mehr als {limit_bytes} Bytes ausgegeben",
