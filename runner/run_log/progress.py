@@ -71,8 +71,15 @@ class Progress:
                 pass
 
     def _end(self, status: Status, now: datetime, **fields: Any) -> None:
-        ended = {"phase": "ended", "position": None, "ended_at": timestamp(now)}
-        self._update(status=status, **({"duration_s": self._seconds_until(now)} | ended | fields))
+        ended = {
+            "phase": "ended",
+            "position": None,
+            "ended_at": timestamp(now),
+            "duration_s": self._seconds_until(now),
+            "error_code": None,
+            "cancelled_by": None,
+        }
+        self._update(status=status, **(ended | fields))
 
     def _update(self, **fields: Any) -> None:
         self._state = self._state.model_copy(update=fields)

@@ -48,7 +48,7 @@ def recover(directory: Path, meta: RunMeta) -> tuple[RunMeta, int, bool]:
             size += os.write(fd, encode_event(last))
     finally:
         os.close(fd)
-    if meta.state.last_seq != last.seq or meta.state.ended_at is None:
+    if not had_ended or meta.state.ended_at is None:
         progress = Progress(meta.state)
         progress.take(last, datetime.fromtimestamp(told.st_mtime, UTC))
         meta = meta.model_copy(update={"state": progress.state})

@@ -114,7 +114,7 @@ def test_usage_is_read_as_far_as_it_is_told() -> None:
 
 
 def test_a_character_cut_in_two_is_joined_again() -> None:
-    """A provider may cut an emoji's two halves apart; both kinds of text are joined by themselves."""
+    """A provider may cut an emoji's two halves apart; text and thoughts are joined apart."""
     translator = Translator()
     halves = "a\ud83c", "\udf0d b"
 
