@@ -35,6 +35,7 @@ _MAX_ERROR_CODE_CHARS = 100
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 5.0
 _LOOK_EVERY_S = 2.0  # at runs that nobody reads
+_REMEMBERED = 10_000
 _AT_ONCE = 50  # ids in one question
 _REQUEST_ID = "gateway-history"
 ENDED = frozenset({"finished", "failed", "cancelled"})
@@ -84,6 +85,7 @@ class History:
         self._spools: list[Spool] = []
         self._own: Spool | None = None
         self._open: set[str] = set()
+        self._recorded: dict[str, None] = {}  # the latest, so that readers cause no work again
         self._look_at_records = 0.0
         self._something_to_tell = asyncio.Event()
         self._something_ended = asyncio.Event()
@@ -110,7 +112,7 @@ class History:
 
     def began(self, run_id: str, *, subject: str, prompt: str, model: str | None) -> None:
         """Record that the runner accepted a run."""
-        self._open.add(run_id)
+        self._look_after(run_id)
         fields = {
             "user": _user_of(subject),
             "prompt": self._kept(prompt),
@@ -122,14 +124,24 @@ class History:
 
     def look_at(self, run_id: str) -> None:
         """Take note that a run seems to have ended: the runner will be asked at once."""
+        if self._look_after(run_id):
+            self._something_ended.set()
+
+    def _look_after(self, run_id: str) -> bool:
+        """Find out the end of a run; return whether that is still to be done."""
+        if run_id in self._recorded:
+            return False
         self._open.add(run_id)
-        self._something_ended.set()
+        return True
 
     def _ended(self, run_id: str, state: RunState | None) -> None:
         fields = _fields_of(state) if state is not None else _LOST | {"ended": _now()}
         operation = "ended" if state is not None else "lost"
         if self._append({"op": operation, "id": run_id, "fields": fields}):
             self._open.discard(run_id)
+            self._recorded[run_id] = None
+            while len(self._recorded) > _REMEMBERED:
+                del self._recorded[next(iter(self._recorded))]
             log.info("run_recorded", run_id=run_id, status=fields["status"])
 
     def _kept(self, prompt: str) -> str:

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from gateway.openapi import document
+from gateway.openapi.document import document
 from runner.contract.problems import NotFound
 
 _TYPES = {"docs.js": "text/javascript", "docs.css": "text/css"}
