@@ -15,11 +15,13 @@ from gateway import keys
 from gateway.auth.cache import CachingVerifier
 from gateway.auth.middleware import authenticate
 from gateway.handlers.proxy import pass_through
+from gateway.history import History
 from gateway.language import language_of
 from gateway.pocketbase import PocketBase
 from gateway.protocol import protocol_factory
 from gateway.realtime import UserChanges
 from gateway.routes import ROUTES
+from gateway.run_records import RunRecords
 from gateway.runner_client import RunnerClient
 from gateway.runs import RunService
 from gateway.service_account import ServiceAccount
@@ -78,8 +80,24 @@ async def production(app: web.Application) -> AsyncIterator[None]:
         app[keys.POCKETBASE], app[keys.VERIFIER] = pocketbase, verifier
         app[keys.USER_CHANGES], app[keys.USER_KEYS] = changes, user_keys
         app[keys.RUNNER] = runner
-        app[keys.RUNS] = RunService(keys=user_keys, runner=runner)
+        records = RunRecords(http, base_url=settings.pocketbase_url, account=account)
+        history = app[keys.HISTORY] = History(
+            records,
+            runner,
+            directory=settings.data_dir / "spool",
+            store_prompts=settings.gateway_store_prompts,
+            reconcile_s=settings.gateway_reconcile_s,
+        )
+        app[keys.RUNS] = RunService(
+            keys=user_keys,
+            runner=runner,
+            records=records,
+            recorder=history,
+            debounce_s=settings.gateway_debounce_s,
+            patience_s=settings.gateway_runner_patience_s,
+        )
         await stack.enter_async_context(changes.listening())
+        await stack.enter_async_context(history.recording())
         yield
 
 

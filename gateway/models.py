@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from runner.contract.requests import ModelInfo, QueueHealth, SandboxHealth
+from runner.contract.events import Usage
+from runner.contract.requests import (
+    ModelInfo,
+    Permission,
+    Phase,
+    QueueHealth,
+    RunId,
+    RunState,
+    SandboxHealth,
+    Status,
+)
 
 _MAX_KEY_CHARS = 1000  # encrypted it has to fit the field of 4000
 
 
 class StreamRequest(BaseModel):
-    """A prompt: the body of `POST /opencode/stream`, or the query of `GET`."""
+    """A prompt: the body of `POST /opencode/runs` and `/opencode/stream`, or the query of `GET`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,6 +33,11 @@ class StreamRequest(BaseModel):
     )
     session_id: str | None = Field(
         default=None, max_length=200, description="Session to go on with; left out: a new one."
+    )
+    permission: Permission | None = Field(
+        default=None,
+        description="What happens when OpenCode asks whether it may: at most what the operator "
+        "allows, which is the default.",
     )
 
     @field_validator("prompt", "model", "session_id")
@@ -35,6 +51,99 @@ class StreamRequest(BaseModel):
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return (value or "").strip() or None
+
+
+class RunAccepted(BaseModel):
+    """Body of `POST /opencode/runs`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: RunId
+
+
+class RunInfo(BaseModel):
+    """How a run is, or was."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: RunId
+    status: Status
+    phase: Phase | None = Field(
+        default=None, description="Whom it waits for; null where nobody can tell."
+    )
+    position: int | None = Field(default=None, description="Place in the queue, 1 is next.")
+    model: str | None = Field(default=None, description="`provider/model`.")
+    prompt: str | None = Field(
+        default=None, description="As much of it as is stored; in the list only."
+    )
+    created_at: datetime = Field(description="When it was accepted.")
+    started_at: datetime | None = Field(default=None, description="When it got its slot.")
+    ended_at: datetime | None = None
+    queued_s: float | None = None
+    duration_s: float | None = None
+    last_seq: int | None = Field(
+        default=None, description="Number of its latest event; null once those are gone."
+    )
+    usage: Usage | None = None
+    error_code: str | None = Field(default=None, description="What `run.failed` said.")
+    cancelled_by: str | None = Field(default=None, description="What `run.cancelled` said.")
+
+
+class RunPage(BaseModel):
+    """Body of `GET /opencode/runs`: newest first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    page: int
+    per_page: int
+    total: int = Field(description="Of all pages.")
+    items: list[RunInfo]
+
+
+class PageQuery(BaseModel):
+    """Query of `GET /opencode/runs`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    page: int = Field(default=1, ge=1, le=100_000)
+    per_page: int = Field(default=30, ge=1, le=100)
+
+
+class EventsQuery(BaseModel):
+    """Query of `GET /opencode/runs/{id}/events`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after: int | None = Field(
+        default=None,
+        ge=0,
+        lt=1 << 53,
+        description="Number of the last event you have. A `Last-Event-ID` header outdoes it.",
+    )
+
+
+def info_of_state(state: RunState) -> RunInfo:
+    """Return what callers learn of what the runner knows."""
+    fields = state.model_dump(exclude={"run_id", "subject"})
+    return RunInfo(id=state.run_id, **fields)
+
+
+def info_of_record(record: dict[str, Any]) -> RunInfo:
+    """Return what callers learn of a record of PocketBase's collection `runs`."""
+    ended = record["ended"] or None
+    return RunInfo(
+        id=record["id"],
+        status=record["status"],
+        phase="ended" if ended else None,
+        model=record["model"] or None,
+        prompt=record["prompt"] or None,
+        created_at=record["started"],
+        ended_at=ended,
+        queued_s=record["queued_s"] if ended else None,
+        duration_s=record["duration_s"] if ended else None,
+        usage=Usage.model_validate(record) if ended else None,
+        error_code=record["error_code"] or None,
+    )
 
 
 class KeyUpdate(BaseModel):

@@ -6,20 +6,29 @@ import asyncio
 import json
 from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, overload
+from urllib.parse import quote
 
 import structlog
 from aiohttp import ClientError, ClientTimeout
 from pydantic import BaseModel, ValidationError
+from yarl import URL
 
 from gateway.streaming.lines import NoEvent, read_line
-from runner.contract.headers import NDJSON, REQUEST_ID
+from runner.contract.headers import NDJSON, REQUEST_ID, SUBJECT
 from runner.contract.problems import ForeignProblem, RunnerUnavailable
-from runner.contract.requests import ModelList, RunnerHealth
+from runner.contract.requests import (
+    ModelList,
+    PermissionAnswer,
+    RunAccepted,
+    RunList,
+    RunnerHealth,
+    RunState,
+)
 from runner.contract.wire import LineDecoder, LineTooLong
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection
 
     from aiohttp import ClientResponse, ClientSession
     from pydantic import SecretStr
@@ -31,6 +40,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _CONNECT_S = 3.0
 _ANSWER_S = 5.0
+_START_S = 15.0
+_GOOD = (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT)
 # The runner sends an empty line every 5 s: so much silence means that it is gone.
 _SILENCE_S = 30.0
 _RETRY_AFTER_S = 3.0
@@ -64,7 +75,9 @@ class RunnerClient:
         """
         # Its state is in the body, whatever the status is.
         told_by = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
-        return await self._get("/health", RunnerHealth, timeout_s, {}, told_by)
+        return await self._ask(
+            "GET", "/health", RunnerHealth, {}, timeout_s=timeout_s, told_by=told_by
+        )
 
     async def models(self, *, request_id: str) -> ModelList:
         """Return the models there are.
@@ -73,35 +86,42 @@ class RunnerClient:
             RunnerUnavailable: The runner does not answer, or does not know us.
             ForeignProblem: It answers with a problem of its own.
         """
-        return await self._get("/models", ModelList, _ANSWER_S, self._headers(request_id))
+        return await self._ask("GET", "/models", ModelList, self._headers(request_id))
 
-    @asynccontextmanager
-    async def start(
-        self, run: StartRun, *, request_id: str
-    ) -> AsyncIterator[AsyncIterator[list[EventLine]]]:
-        """Start a run; yields its events, in the batches they arrive in.
-
-        Leaving the block closes the connection, which cancels a run that has not ended. The
-        iterator raises `RunnerUnavailable` when the runner goes away before a terminal event.
+    async def start(self, run: StartRun, *, request_id: str) -> RunAccepted:
+        """Have *run* carried out; the answer names the run that was joined, where one was.
 
         Raises:
             RunnerUnavailable: The runner does not answer, or does not know us.
             ForeignProblem: It refuses the run.
         """
-        timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._silence_s)
-        request = self._http.post(
-            f"{self._base_url}/runs",
-            data=_body(run),
-            headers={
-                **self._headers(request_id),
-                "Content-Type": "application/json",
-                "Accept": NDJSON,
-                "Accept-Language": run.language,
-            },
-            timeout=timeout,
+        headers = self._headers(request_id) | {"Accept-Language": run.language}
+        # A runner that is short of memory takes its time to take a run on.
+        return await self._ask(
+            "POST", "/runs", RunAccepted, headers, body=_body(run), timeout_s=_START_S
         )
+
+    @asynccontextmanager
+    async def events(
+        self, run_id: str, *, subject: str, after: int | None, request_id: str
+    ) -> AsyncIterator[AsyncIterator[list[EventLine]]]:
+        """Read a run's events after number *after*; yields them in the batches they arrive in.
+
+        The iterator ends after a terminal event, and raises `RunnerUnavailable` when the runner
+        goes away before.
+
+        Raises:
+            RunnerUnavailable: The runner does not answer, or does not know us.
+            ForeignProblem: 404: there is no such run of *subject*.
+        """
+        timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._silence_s)
         try:
-            response = await request
+            response = await self._http.get(
+                f"{self._base_url}/runs/{run_id}/events",
+                params={} if after is None else {"after": str(after)},
+                headers={**self._headers(request_id, subject), "Accept": NDJSON},
+                timeout=timeout,
+            )
         except (ClientError, TimeoutError) as exc:
             raise RunnerUnavailable(retry_after_s=_RETRY_AFTER_S) from exc
         try:
@@ -113,30 +133,93 @@ class RunnerClient:
             # Not `release`: the connection must go at once where the run has not ended.
             response.close()
 
-    async def _get(
+    async def state(self, run_id: str, *, subject: str, request_id: str) -> RunState:
+        """Return what the runner knows of a run; see `events` for the errors."""
+        return await self._ask(
+            "GET", f"/runs/{run_id}", RunState, self._headers(request_id, subject)
+        )
+
+    async def states(self, run_ids: Collection[str], *, request_id: str) -> list[RunState]:
+        """Return what the runner knows of some runs, whosever they are; leaves out unknown ones.
+
+        Raises:
+            RunnerUnavailable: The runner does not answer, or does not know us.
+            ForeignProblem: It answers with a problem of its own.
+        """
+        path = f"/runs?ids={','.join(run_ids)}"
+        return (await self._ask("GET", path, RunList, self._headers(request_id))).runs
+
+    async def cancel(self, run_id: str, *, subject: str, request_id: str) -> RunState:
+        """End a run, if it has not ended; see `events` for the errors."""
+        return await self._ask(
+            "DELETE", f"/runs/{run_id}", RunState, self._headers(request_id, subject)
+        )
+
+    async def answer_permission(
+        self, run_id: str, permission_id: str, option: str, *, subject: str, request_id: str
+    ) -> None:
+        """Answer what the agent asks.
+
+        Raises:
+            RunnerUnavailable: The runner does not answer, or does not know us.
+            ForeignProblem: 404: there is no such question; 409: it was answered before; 422: it
+                has no such option.
+        """
+        path = f"/runs/{run_id}/permissions/{quote(permission_id, safe='')}"
+        body = PermissionAnswer(option=option).model_dump_json().encode()
+        await self._ask("POST", path, None, self._headers(request_id, subject), body=body)
+
+    @overload
+    async def _ask(
         self,
+        method: str,
         path: str,
         model: type[Model],
-        timeout_s: float,
         headers: dict[str, str],
-        told_by: tuple[HTTPStatus, ...] = (HTTPStatus.OK,),
-    ) -> Model:
+        *,
+        body: bytes | None = None,
+        timeout_s: float = _ANSWER_S,
+        told_by: tuple[HTTPStatus, ...] = _GOOD,
+    ) -> Model: ...
+
+    @overload
+    async def _ask(
+        self, method: str, path: str, model: None, headers: dict[str, str], *, body: bytes
+    ) -> None: ...
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        model: type[Model] | None,
+        headers: dict[str, str],
+        *,
+        body: bytes | None = None,
+        timeout_s: float = _ANSWER_S,
+        told_by: tuple[HTTPStatus, ...] = _GOOD,
+    ) -> Model | None:
+        """Return the answer as *model*; None reads nothing."""
+        if body is not None:
+            headers = headers | {"Content-Type": "application/json"}
         try:
-            async with self._http.get(
-                f"{self._base_url}{path}",
+            async with self._http.request(
+                method,
+                URL(self._base_url + path, encoded=True),
+                data=body,
                 headers=headers,
-                timeout=ClientTimeout(total=timeout_s),
+                timeout=ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S),
             ) as response:
-                if response.status in told_by:
-                    return model.model_validate_json(await response.read())
-                raise await _problem_of(response)
+                if response.status not in told_by:
+                    raise await _problem_of(response)
+                return None if model is None else model.model_validate_json(await response.read())
         except (ClientError, TimeoutError, ValidationError) as exc:
             raise RunnerUnavailable(retry_after_s=_RETRY_AFTER_S) from exc
 
-    def _headers(self, request_id: str) -> dict[str, str]:
+    def _headers(self, request_id: str, subject: str | None = None) -> dict[str, str]:
         return {
             "Authorization": f"Bearer {self._token.get_secret_value()}",
             REQUEST_ID: request_id,
+            **({SUBJECT: subject} if subject is not None else {}),
         }
 
 

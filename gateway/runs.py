@@ -1,30 +1,32 @@
-"""The use case: read the caller's key, start the run, pass its events on, tell how it ended."""
+"""The use cases: start a run, read its events, look at it, end it, answer it."""
 
 from __future__ import annotations
 
 import secrets
 import string
 import time
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from gateway.streaming.lines import line_of
-from runner.contract.events import RunFailed
-from runner.contract.problems import RunnerUnavailable, ServiceError
+from gateway.following import EventSource, follow
+from gateway.history import ENDED
+from gateway.models import RunInfo, RunPage, info_of_record, info_of_state
+from runner.contract.problems import NotFound, RunnerUnavailable, ServiceError, TokenRequired
 from runner.contract.requests import StartRun
+from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Collection
 
     from pydantic import SecretStr
 
     from gateway.auth.tokens import Identity
     from gateway.streaming.lines import EventLine
-    from runner.contract.requests import Language
+    from runner.contract.requests import Language, Permission, RunAccepted, RunState
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -33,12 +35,35 @@ _ID_LENGTH = 15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Who asks, and how.
+
+    Attributes:
+        identity: Who it is.
+        token: What they showed; empty for callers without an account.
+        request_id: Of this request.
+        language: What to speak with them.
+    """
+
+    identity: Identity
+    token: str
+    request_id: str
+    language: Language
+
+    @property
+    def subject(self) -> str:
+        """What the runner knows them as."""
+        return self.identity.user_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
     """What a caller wants, checked."""
 
     text: str
     model: str | None
-    language: Language
+    permission: Permission | None = None
+    idempotency_key: str | None = None
 
 
 class Keys(Protocol):
@@ -48,85 +73,144 @@ class Keys(Protocol):
         """Return the caller's key, None if they have none."""
 
 
-class Runner(Protocol):
-    """What runs prompts."""
+class Runner(EventSource, Protocol):
+    """What runs prompts; see `RunnerClient`."""
 
-    def start(
-        self, run: StartRun, *, request_id: str
-    ) -> AbstractAsyncContextManager[AsyncIterator[list[EventLine]]]:
-        """Start *run*; yields its events in batches."""
+    async def start(self, run: StartRun, *, request_id: str) -> RunAccepted:
+        """Have *run* carried out."""
+
+    async def state(self, run_id: str, *, subject: str, request_id: str) -> RunState:
+        """Return what is known of a run."""
+
+    async def states(self, run_ids: Collection[str], *, request_id: str) -> list[RunState]:
+        """Return what is known of some runs."""
+
+    async def cancel(self, run_id: str, *, subject: str, request_id: str) -> RunState:
+        """End a run."""
+
+    async def answer_permission(
+        self, run_id: str, permission_id: str, option: str, *, subject: str, request_id: str
+    ) -> None:
+        """Answer what the agent asks."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OpenRun:
-    """A run that the runner accepted.
+class Records(Protocol):
+    """Where the records of past runs can be read."""
 
-    Attributes:
-        id: Its id, the same everywhere.
-        batches: Its events; always ends with a terminal one.
-    """
+    async def page_for(self, token: str, *, page: int, per_page: int) -> dict[str, Any]:
+        """Return one page of a caller's records."""
 
-    id: str
-    batches: AsyncIterator[list[EventLine]]
+    async def one_for(self, token: str, run_id: str) -> dict[str, Any]:
+        """Return one of a caller's records."""
+
+
+class Recorder(Protocol):
+    """Who writes the records."""
+
+    def began(self, run_id: str, *, subject: str, prompt: str, model: str | None) -> None:
+        """Record that a run was accepted."""
+
+    def look_at(self, run_id: str) -> None:
+        """Take note that a run seems to have ended."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What the log says about a run."""
+    """What the log says about one reading of a run."""
 
     events: int = 0
     size_bytes: int = 0
-    next_seq: int = 0
-    outcome: str = "disconnected"  # unless a terminal event or a refusal says otherwise
+    outcome: str = "disconnected"  # unless a terminal event says otherwise
 
     def add(self, line: EventLine) -> None:
         self.events += 1
         self.size_bytes += len(line.raw)
-        self.next_seq = line.seq + 1
         if line.is_terminal:
             self.outcome = str(line.fields.get("code") or line.type.removeprefix("run."))
 
 
 class RunService:
-    """Order of things: key, start, events; undone in reverse, whatever happens."""
+    """Runs for callers, each for its owner alone: to others there is no such run.
 
-    def __init__(self, *, keys: Keys, runner: Runner) -> None:
+    All methods raise `ServiceError`: a part is away, or refuses.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        runner: Runner,
+        records: Records,
+        recorder: Recorder,
+        debounce_s: float,
+        patience_s: float,
+    ) -> None:
         self._keys = keys
         self._runner = runner
+        self._records = records
+        self._recorder = recorder
+        self._debounce_s = debounce_s
+        self._patience_s = patience_s
 
-    @asynccontextmanager
-    async def open(
-        self, identity: Identity, prompt: Prompt, *, request_id: str
-    ) -> AsyncIterator[OpenRun]:
-        """Run *prompt* while the block runs; leaving it early cancels the run.
+    async def start(self, caller: Caller, prompt: Prompt, *, attached: bool) -> str:
+        """Have *prompt* carried out; return the id of its run, which may have been there before.
 
-        Raises:
-            ServiceError: The key can't be read, or the runner refuses or is away.
+        An *attached* run ends soon after its last reader left.
         """
-        run_id = "".join(secrets.choice(_ID_CHARS) for _ in range(_ID_LENGTH))
-        started = time.monotonic()
-        tally = _Tally()
-        log.info("run_requested", run_id=run_id, model=prompt.model)
+        known = caller.identity.signed_in
+        if prompt.idempotency_key is not None and not known:
+            raise TokenRequired  # all callers without an account would share their keys
+        run = StartRun(
+            run_id="".join(secrets.choice(_ID_CHARS) for _ in range(_ID_LENGTH)),
+            subject=caller.subject,
+            prompt=prompt.text,
+            model=prompt.model,
+            key=await self._keys.reveal(caller.identity),
+            language=caller.language,
+            attached=attached,
+            idempotency_key=prompt.idempotency_key,
+            join_within_s=(self._debounce_s or None) if known else None,
+            permission=prompt.permission,
+        )
+        log.info("run_requested", run_id=run.run_id, model=prompt.model, attached=attached)
+        accepted: list[str] = []
+        # A caller who leaves now must not leave a run that nobody has written down.
+        await finish(self._hand_over(run, accepted, request_id=caller.request_id))
+        return accepted[0]
+
+    async def _hand_over(self, run: StartRun, accepted: list[str], *, request_id: str) -> None:
+        answer = await self._runner.start(run, request_id=request_id)
+        if answer.joined:
+            log.info("run_joined", run_id=answer.run_id)
+        # One that was joined may be of a gateway that died before it could write this down.
+        self._recorder.began(answer.run_id, subject=run.subject, prompt=run.prompt, model=run.model)
+        accepted.append(answer.run_id)
+
+    async def read(
+        self, caller: Caller, run_id: str, *, after: int | None
+    ) -> AsyncGenerator[list[EventLine], None]:
+        """Yield the run's events after number *after*; always ends with a terminal one."""
+        started, tally = time.monotonic(), _Tally()
+        followed = follow(
+            self._runner,
+            run_id,
+            subject=caller.subject,
+            after=after,
+            request_id=caller.request_id,
+            language=caller.language,
+            patience_s=self._patience_s,
+        )
         try:
-            run = StartRun(
-                run_id=run_id,
-                subject=identity.user_id,
-                prompt=prompt.text,
-                model=prompt.model,
-                key=await self._keys.reveal(identity),
-                language=prompt.language,
-            )
-            async with (
-                self._runner.start(run, request_id=request_id) as batches,
-                aclosing(_whole(batches, tally, prompt.language)) as whole,
-            ):
-                yield OpenRun(id=run_id, batches=whole)
-        except ServiceError as exc:
-            tally.outcome = exc.code
-            raise
+            async with aclosing(followed) as batches:
+                async for batch in batches:
+                    for line in batch:
+                        tally.add(line)
+                    if batch[-1].is_terminal:
+                        self._recorder.look_at(run_id)
+                    yield batch
         finally:
             log.info(
-                "run_ended",
+                "run_read",
                 run_id=run_id,
                 outcome=tally.outcome,
                 duration_s=round(time.monotonic() - started, 3),
@@ -134,20 +218,75 @@ class RunService:
                 bytes=tally.size_bytes,
             )
 
-
-async def _whole(
-    batches: AsyncIterator[list[EventLine]], tally: _Tally, language: Language
-) -> AsyncGenerator[list[EventLine], None]:
-    """Yield *batches*; where the runner breaks off, the terminal event it did not send."""
-    try:
-        async for batch in batches:
-            for line in batch:
-                tally.add(line)
-            yield batch
-    except RunnerUnavailable as exc:
-        log.warning("runner_lost", cause=type(exc.__cause__).__name__)
-        failed = line_of(
-            RunFailed(seq=tally.next_seq, code=exc.code, message=exc.sentence(language))
+    async def has_more(self, caller: Caller, run_id: str, *, after: int | None) -> bool:
+        """Return whether events follow number *after*; `NotFound` where nothing can be read."""
+        state = await self._runner.state(
+            run_id, subject=caller.subject, request_id=caller.request_id
         )
-        tally.add(failed)
-        yield [failed]
+        last = -1 if state.last_seq is None else state.last_seq
+        return state.status not in ENDED or after is None or after < last
+
+    async def look(self, caller: Caller, run_id: str) -> RunInfo:
+        """Return how a run is: from the runner, or what was recorded of it."""
+        unknown: ServiceError
+        try:
+            return info_of_state(
+                await self._runner.state(
+                    run_id, subject=caller.subject, request_id=caller.request_id
+                )
+            )
+        except ServiceError as exc:
+            if exc.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}:
+                raise
+            unknown = exc
+        if not caller.identity.signed_in:
+            raise NotFound if unknown.status == HTTPStatus.NOT_FOUND else unknown
+        return info_of_record(await self._records.one_for(caller.token, run_id))
+
+    async def page(self, caller: Caller, *, page: int, per_page: int) -> RunPage:
+        """Return one page of the caller's runs, newest first."""
+        if not caller.identity.signed_in:
+            raise TokenRequired
+        found = await self._records.page_for(caller.token, page=page, per_page=per_page)
+        runs = [info_of_record(record) for record in found["items"]]
+        live = await self._live(caller, [run.id for run in runs if run.status not in ENDED])
+        return RunPage(
+            page=page,
+            per_page=per_page,
+            total=found["totalItems"],
+            items=[live.get(run.id, run).model_copy(update={"prompt": run.prompt}) for run in runs],
+        )
+
+    async def cancel(self, caller: Caller, run_id: str) -> RunInfo:
+        """End a run; one that has ended stays as it is."""
+        try:
+            state = await self._runner.cancel(
+                run_id, subject=caller.subject, request_id=caller.request_id
+            )
+        except ServiceError as exc:
+            if exc.status != HTTPStatus.NOT_FOUND or not caller.identity.signed_in:
+                raise
+            # The runner forgets runs that ended long ago.
+            return info_of_record(await self._records.one_for(caller.token, run_id))
+        self._recorder.look_at(run_id)
+        return info_of_state(state)
+
+    async def answer(self, caller: Caller, run_id: str, permission_id: str, option: str) -> None:
+        """Answer what the agent of a run asks."""
+        await self._runner.answer_permission(
+            run_id,
+            permission_id,
+            option,
+            subject=caller.subject,
+            request_id=caller.request_id,
+        )
+
+    async def _live(self, caller: Caller, run_ids: list[str]) -> dict[str, RunInfo]:
+        """Return how runs are that no end is recorded of, as far as the runner tells."""
+        if not run_ids:
+            return {}
+        try:
+            states = await self._runner.states(run_ids, request_id=caller.request_id)
+        except RunnerUnavailable:
+            return {}
+        return {s.run_id: info_of_state(s) for s in states if s.subject == caller.subject}

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+)
 from pydantic_settings import NoDecode
 
 from runner.plumbing.settings import ServiceSettings, load_settings
@@ -16,6 +24,9 @@ _OTHERS = frozenset({"GATEWAY_RUNS_PER_USER"})
 class Settings(ServiceSettings):
     """Settings of the gateway; the names are the environment variables, in lower case."""
 
+    data_dir: Path = Field(
+        default=Path(".data"), description="Where records wait while PocketBase is away."
+    )
     gateway_host: str = Field(default="127.0.0.1", description="Address of the public origin.")
     gateway_port: int = Field(default=8080, ge=0, le=65535, description="Its port.")
     pocketbase_url: str = Field(
@@ -45,6 +56,20 @@ class Settings(ServiceSettings):
     gateway_allow_anonymous: bool = Field(
         default=False,
         description="Let callers without a token run (with the operator's key only).",
+    )
+    gateway_debounce_s: NonNegativeFloat = Field(
+        default=1.0,
+        description="The same prompt again within so long joins the run that is on; 0: never.",
+    )
+    gateway_store_prompts: Literal["none", "preview", "full"] = Field(
+        default="preview",
+        description="How much of a prompt is kept in `runs`; a preview is 200 characters.",
+    )
+    gateway_runner_patience_s: PositiveFloat = Field(
+        default=20.0, description="How long a stream waits for a runner that went away."
+    )
+    gateway_reconcile_s: PositiveFloat = Field(
+        default=30.0, description="How often unfinished records are compared with the runner."
     )
     gateway_heartbeat_s: PositiveFloat = Field(
         default=15.0, description="Silence after which a stream sends a heartbeat."

@@ -21,6 +21,7 @@ from runner.contract.problems import SandboxUnavailable, TokenInvalid, TokenRequ
 from runner.credential_proxy import forward
 from runner.egress.policy import parse_policy
 from runner.egress.tunnel import Egress
+from runner.execution import Execution, Patience
 from runner.keys import CATALOGUE, RUNS, SETTINGS, STATUS
 from runner.models.catalogue import Catalogue
 from runner.models.local import is_installed, local_model
@@ -28,7 +29,8 @@ from runner.plumbing.context import request_context, send_request_id
 from runner.plumbing.errors import problem_errors
 from runner.plumbing.language import choose_language
 from runner.routes import OPEN_PATHS, ROUTES
-from runner.runs import Patience, RunService
+from runner.run_log.store import open_run_logs
+from runner.runs import RunService, open_run_service
 from runner.sandbox.base import Limits
 from runner.sandbox.select import select_backend
 from runner.scheduler.scheduler import Scheduler
@@ -48,6 +50,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _MIB = 1 << 20
 _SANDBOXES = "sandboxes"
+_RUNS = "runs"
 _CONNECT_TIMEOUT_S = 10
 
 
@@ -84,13 +87,27 @@ async def production(app: web.Application) -> AsyncIterator[None]:
             limits=limits,
             egress=_egress(settings, backend),
         )
-        app[RUNS] = RunService(
-            catalogue=app[CATALOGUE],
-            scheduler=scheduler,
-            agents=agents,
-            patience=Patience(
-                run_s=settings.runner_run_timeout_s, idle_s=settings.runner_idle_timeout_s
-            ),
+        logs = await stack.enter_async_context(
+            open_run_logs(
+                settings.data_dir.resolve() / _RUNS,
+                limit_bytes=settings.runner_run_log_mb * _MIB,
+                retention_s=settings.runner_retention_s,
+            )
+        )
+        patience = _patience(settings)
+        app[RUNS] = await stack.enter_async_context(
+            open_run_service(
+                RunService(
+                    catalogue=app[CATALOGUE],
+                    scheduler=scheduler,
+                    agents=agents,
+                    execution=Execution(agents=agents, patience=patience),
+                    logs=logs,
+                    patience=patience,
+                    permission=settings.runner_permission,
+                    hash_key=settings.runner_token.get_secret_value().encode(),
+                )
+            )
         )
         app[STATUS] = Status(
             version=_version(),
@@ -199,6 +216,16 @@ def _egress(settings: Settings, backend: SandboxBackend) -> Egress | None:
             reason=f"RUNNER_EGRESS_ALLOW needs a sandbox without network; {backend.name} has it all"
         )
     return Egress(policy=policy)
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        run_s=settings.runner_run_timeout_s,
+        idle_s=settings.runner_idle_timeout_s,
+        permission_s=settings.runner_permission_timeout_s,
+        attach_s=settings.runner_attach_grace_s,
+        output_bytes=settings.runner_output_mb * _MIB,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

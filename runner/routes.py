@@ -10,6 +10,11 @@ ROUTES = [
     web.get("/health", health.health),
     web.get("/models", models.list_models),
     web.post("/runs", runs.start_run),
+    web.get("/runs", runs.list_runs),
+    web.get("/runs/{run_id}", runs.show_run),
+    web.delete("/runs/{run_id}", runs.cancel_run),
+    web.get("/runs/{run_id}/events", runs.read_events),
+    web.post("/runs/{run_id}/permissions/{permission_id}", runs.answer_permission),
 ]
 
 OPEN_PATHS = frozenset({"/health"})

@@ -1,79 +1,56 @@
-"""The use case: admit, wait for a slot, boot OpenCode, prompt it, tell what happens."""
+"""The use case: accept runs, carry them out, let many read them, end them.
+
+A run is a task of the service, not of a connection: its readers come and go, and what they read
+is its log.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 import time
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 
+from runner.acp.permissions import Approvals, policy_for
 from runner.contract import events
-from runner.contract.problems import RunFailure, ServiceError
-from runner.credential_proxy.grants import Grant
+from runner.contract.problems import (
+    AlreadyResolved,
+    IdempotencyConflict,
+    NotFound,
+    RunnerUnavailable,
+)
+from runner.contract.requests import RunAccepted, RunState
+from runner.execution import Run
 from runner.plumbing.cleanup import finish
+from runner.run_log.meta import RunMeta
+from runner.run_log.progress import timestamp
+from runner.run_log.reader import open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 
-    from runner.agents.agent import AgentFactory, Outcome
-    from runner.contract.events import RunEvent
-    from runner.contract.requests import StartRun
+    from runner.agents.agent import AgentFactory
+    from runner.contract.requests import Permission, StartRun
+    from runner.execution import Execution, Patience
     from runner.models.catalogue import Catalogue, Choice
-    from runner.scheduler.scheduler import Scheduler, Ticket
+    from runner.run_log.log import RunLog
+    from runner.run_log.store import RunLogs
+    from runner.scheduler.scheduler import Scheduler
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_EVENTS_AHEAD = 64
-"""How many events may wait for the reader; then the run waits for it."""
-
 _STOPPED_WAIT_S = 5.0
-_REST_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
-    """How long a run may take, and how long it may be silent."""
-
-    run_s: float
-    idle_s: float
-
-
-@dataclass(kw_only=True, slots=True, eq=False)
-class Run:
-    """One run, from admission to its terminal event."""
-
-    start: StartRun
-    choice: Choice
-    ticket: Ticket
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    last_event: float = field(default_factory=time.monotonic)
-    _waiting: asyncio.Queue[RunEvent] = field(
-        default_factory=lambda: asyncio.Queue(maxsize=_EVENTS_AHEAD)
-    )
-    _next_seq: int = 0
-
-    async def tell(self, event: RunEvent) -> None:
-        """Number *event* and hand it to the reader; waits while the reader is behind."""
-        numbered = event.model_copy(update={"seq": self._next_seq})
-        self._next_seq += 1
-        await self._waiting.put(numbered)
-        self.last_event = time.monotonic()
-
-    async def events(self) -> AsyncIterator[RunEvent]:
-        """Yield the events as they happen, up to the terminal one."""
-        while True:
-            event = await self._waiting.get()
-            yield event
-            if isinstance(event, events.Terminal):
-                return
+_LATE_WAIT_S = 5.0
+_DISK_RETRY_AFTER_S = 30.0
 
 
 class RunService:
-    """Carries out runs."""
+    """Accepts runs, knows them, ends them. Use `open_run_service`."""
 
     def __init__(
         self,
@@ -81,177 +58,226 @@ class RunService:
         catalogue: Catalogue,
         scheduler: Scheduler,
         agents: AgentFactory,
+        execution: Execution,
+        logs: RunLogs,
         patience: Patience,
+        permission: Permission,
+        hash_key: bytes,
     ) -> None:
         self._catalogue = catalogue
         self._scheduler = scheduler
         self._agents = agents
+        self._execution = execution
+        self._logs = logs
         self._patience = patience
-        self._runs: set[Run] = set()
+        self._permission = permission
+        self._hash_key = hashlib.sha256(hash_key).digest()
+        self._live: dict[str, tuple[Run, asyncio.Task[None]]] = {}
 
-    @asynccontextmanager
-    async def open(self, start: StartRun) -> AsyncIterator[AsyncIterator[RunEvent]]:
-        """Yield the events of a new run; leaving the block ends the run and all it started.
+    def start(self, start: StartRun) -> RunAccepted:
+        """Accept a run, or name the one that was asked for before.
 
         Raises:
+            IdempotencyConflict: The key, or the run's id, was used for something else.
+            InvalidField: More permission than the operator allows.
             ModelNotAllowed, KeyRequired: The model can't be had.
             OpenCodeUnavailable: OpenCode is not installed.
             QueueFull: There is no room.
+            RunnerUnavailable: The disk is full.
         """
+        body = self._hash(start.prompt, start.model or "", start.permission or "")
+        key = start.idempotency_key
+        idempotency = None if key is None else self._hash(key)
+        if (known := self._known(start, body, idempotency)) is not None:
+            return self._join(known.state.run_id, start)
+        policy = policy_for(self._permission, start.permission)
         choice = self._catalogue.choose(start.model, start.key)
         self._agents.binary()
-        with (
-            self._scheduler.admission(start.subject) as ticket,
-            structlog.contextvars.bound_contextvars(run_id=start.run_id, user_id=start.subject),
-        ):
-            run = Run(start=start, choice=choice, ticket=ticket)
-            log.info("run_queued", model=choice.id, waiting=self._scheduler.waiting)
-            working = asyncio.create_task(self._work(run))
-            try:
-                yield run.events()
-            finally:
-                await finish(_ended(working))
+        if (double := self._double(start, choice)) is not None:
+            return self._join(double, start)
+        with ExitStack() as admission:
+            ticket = admission.enter_context(self._scheduler.admission(start.subject))
+            state = RunState(
+                run_id=start.run_id,
+                subject=start.subject,
+                status="queued",
+                phase="queued",
+                model=choice.id,
+                created_at=timestamp(datetime.now(UTC)),
+            )
+            run_log = self._create_log(
+                RunMeta(state=state, language=start.language, body=body, idempotency=idempotency)
+            )
+            run = Run(
+                start=start,
+                choice=choice,
+                model=dataclasses.replace(choice.model, asks_first=policy.asks_first),
+                ticket=ticket,
+                log=run_log,
+                attached=start.attached,
+                attach_s=self._patience.attach_s,
+            )
+            run.approvals = Approvals(
+                answer=policy.answer, timeout_s=self._patience.permission_s, tell=run.tell
+            )
+            self._begin(run, admission.pop_all())
+        return RunAccepted(run_id=start.run_id)
+
+    def state(self, run_id: str, subject: str | None) -> RunState:
+        """Return the state of *subject*'s run.
+
+        Raises:
+            NotFound: There is none, or it is another's.
+        """
+        return self._log(run_id, subject).state
+
+    def states(
+        self, *, subject: str | None = None, run_ids: Collection[str] | None = None
+    ) -> list[RunState]:
+        """Return the states of *subject*'s runs, or of *run_ids*, newest first."""
+        return [known.state for known in self._logs.find(subject=subject, run_ids=run_ids)]
+
+    def cancel(self, run_id: str, subject: str | None) -> RunState:
+        """Have a run end, if it hasn't; return its state, which may not show that yet.
+
+        Raises:
+            NotFound: There is none, or it is another's.
+        """
+        known = self._log(run_id, subject)
+        if run_id in self._live:
+            self._live[run_id][0].stop("user")
+        return known.state
+
+    def answer(self, run_id: str, subject: str | None, number: str, option: str) -> None:
+        """Answer a permission request; see `Approvals.answer` for the errors.
+
+        Raises:
+            NotFound: There is no such run or request, or it is another's.
+            AlreadyResolved: It has been answered, or the run has ended.
+        """
+        self._log(run_id, subject)
+        if run_id not in self._live:
+            raise AlreadyResolved
+        self._live[run_id][0].approvals.answer(number, option)
+
+    @contextmanager
+    def reading(
+        self, run_id: str, subject: str | None, *, after: int | None, heartbeat_s: float
+    ) -> Iterator[AsyncGenerator[bytes, None]]:
+        """Yield a run's events behind number *after* as bytes; see `LogReader.follow`.
+
+        An attached run knows that somebody reads it while the block runs.
+
+        Raises:
+            NotFound: There is none, or it is another's.
+        """
+        with ExitStack() as stack:
+            reader = stack.enter_context(open_reader(self._log(run_id, subject)))
+            if run_id in self._live:
+                stack.enter_context(self._live[run_id][0].read())
+            yield reader.follow(after=after, heartbeat_s=heartbeat_s)
 
     async def stop_all(self) -> None:
         """End every run with `run.cancelled{by: shutdown}`; wait, bounded, until they are told."""
-        for run in self._runs:
-            run.stopped.set()
-        if self._runs:
-            ended = {asyncio.create_task(run.ended.wait()) for run in self._runs}
-            _, late = await asyncio.wait(ended, timeout=_STOPPED_WAIT_S)
+        tasks = {task for _, task in self._live.values()}
+        for run, _ in self._live.values():
+            run.stop("shutdown")
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_STOPPED_WAIT_S)
             for task in late:
                 task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=_LATE_WAIT_S)
+
+    def _begin(self, run: Run, admission: ExitStack) -> None:
+        run_id = run.start.run_id
+        with structlog.contextvars.bound_contextvars(run_id=run_id, user_id=run.start.subject):
+            log.info("run_queued", model=run.choice.id, waiting=self._scheduler.waiting)
+            task = asyncio.create_task(self._work(run), name=f"run {run_id}")
+        self._live[run_id] = run, task
+        task.add_done_callback(lambda _: self._forget(run_id, admission))
+        run.look_for_readers()
 
     async def _work(self, run: Run) -> None:
-        """Perform *run* and tell its end, whatever it is."""
-        self._runs.add(run)
-        began = time.monotonic()
-        terminal: RunEvent
-        outcome_word = "disconnected"
+        """Carry out *run* and tell its end, whatever it is."""
+        terminal: events.RunEvent = events.RunCancelled(by="shutdown")
         try:
-            terminal = await self._performed(run, began)
-            outcome_word = getattr(terminal, "code", terminal.type)
-            await run.tell(terminal)
+            terminal = await self._execution.terminal_event(run)
         finally:
-            self._runs.discard(run)
-            run.ended.set()
+            phase = run.log.state.phase
+            run.log.append(terminal)
             log.info(
                 "run_finished",
-                outcome=outcome_word,
+                outcome=getattr(terminal, "code", terminal.type),
+                phase=phase,
                 model=run.choice.id,
-                duration_s=round(time.monotonic() - began, 3),
+                duration_s=round(time.monotonic() - run.accepted, 3),
             )
 
-    async def _performed(self, run: Run, began: float) -> RunEvent:
-        """Return the terminal event of *run*."""
-        try:
-            outcome = await self._perform(run)
-        except ServiceError as failure:
-            return _failed(failure, run)
-        except Exception as exc:
-            log.exception("run_crashed", error=type(exc).__name__)
-            return _failed(ServiceError(), run)
-        if outcome is None:
-            return events.RunCancelled(by="shutdown")
-        return events.RunFinished(
-            stop_reason=outcome.stop_reason,
-            usage=outcome.usage,
-            duration_s=round(time.monotonic() - began, 3),
-        )
+    def _forget(self, run_id: str, admission: ExitStack) -> None:
+        run, _ = self._live.pop(run_id)
+        run.close()
+        admission.close()
 
-    async def _perform(self, run: Run) -> Outcome | None:
-        """Wait for a slot, run the agent, return its outcome; None when it was stopped.
+    def _known(self, start: StartRun, body: str, idempotency: str | None) -> RunLog | None:
+        """Return the log of the same request made before.
 
         Raises:
-            ServiceError: The run failed.
+            IdempotencyConflict: Its key, or its id, belongs to another request.
         """
-        grant = Grant(upstream=run.choice.upstream, model=run.choice.model.name, tell=run.tell)
-        prompting = asyncio.create_task(self._prompt(run, grant))
-        stopping = asyncio.create_task(run.stopped.wait())
-        waited_for: set[asyncio.Future[Any]] = {prompting, stopping, grant.failure}
+        known = self._logs.get(start.run_id)
+        if known is None and idempotency is not None:
+            known = self._logs.of_key(start.subject, idempotency)
+        if known is None:
+            return None
+        if known.meta.body != body or known.state.subject != start.subject:
+            raise IdempotencyConflict
+        return known
+
+    def _double(self, start: StartRun, choice: Choice) -> str | None:
+        """Return the id of a live run that *start* most likely repeats: a double click."""
+        if start.idempotency_key is not None or start.join_within_s is None:
+            return None
+        since = time.monotonic() - start.join_within_s
+        for run_id, (run, _) in reversed(self._live.items()):
+            if run.accepted >= since and run.repeated_by(start, choice):
+                return run_id
+        return None
+
+    def _join(self, run_id: str, start: StartRun) -> RunAccepted:
+        """Name a run that is there; who joins it detached keeps it alive."""
+        if run_id in self._live:
+            run, _ = self._live[run_id]
+            run.attached = run.attached and start.attached
+            run.look_for_readers()
+        return RunAccepted(run_id=run_id, joined=True)
+
+    def _create_log(self, meta: RunMeta) -> RunLog:
         try:
-            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-            if grant.failed_midway:
-                await _told_the_rest(prompting, grant)
-        finally:
-            stopping.cancel()
-            prompting_done = prompting.done()
-            await finish(_ended(prompting))
-        if grant.failure.done():
-            raise grant.failure.result()
-        return prompting.result() if prompting_done else None
+            return self._logs.create(meta)
+        except OSError as exc:
+            log.error("run_log_not_made", errno=exc.errno)  # noqa: TRY400 - the reason is all
+            raise RunnerUnavailable(retry_after_s=_DISK_RETRY_AFTER_S) from exc
 
-    async def _prompt(self, run: Run, grant: Grant) -> Outcome:
-        queued_since = time.monotonic()
-        async for position in run.ticket.positions():
-            await run.tell(events.RunQueued(position=position))
-        queued_s = round(time.monotonic() - queued_since, 3)
-        try:
-            async with asyncio.timeout(self._patience.run_s):
-                return await self._with_agent(run, grant, queued_s)
-        except TimeoutError as exc:
-            raise RunFailure("timeout", limit_s=self._patience.run_s) from exc
+    def _log(self, run_id: str, subject: str | None) -> RunLog:
+        known = self._logs.get(run_id)
+        if known is None or known.state.subject != subject:
+            raise NotFound
+        return known
 
-    async def _with_agent(self, run: Run, grant: Grant, queued_s: float) -> Outcome:
-        booting_since = time.monotonic()
-        async with self._agents.boot(run.choice.model, grant) as agent:
-            log.info(
-                "run_started",
-                model=run.choice.id,
-                queued_s=queued_s,
-                boot_s=round(time.monotonic() - booting_since, 3),
-            )
-            await run.tell(
-                events.RunStarted(
-                    model=run.choice.id, session_id=agent.session_id, queued_s=queued_s
-                )
-            )
-            answering = asyncio.create_task(agent.prompt(run.start.prompt, run.tell))
-            try:
-                outcome = await self._unless_silent(answering, run, grant)
-            finally:
-                await finish(_ended(answering))
-            if outcome.usage != events.Usage():
-                await run.tell(events.UsageUpdated(**outcome.usage.model_dump()))
-            return outcome
-
-    async def _unless_silent(
-        self, answering: asyncio.Task[Outcome], run: Run, grant: Grant
-    ) -> Outcome:
-        """Return what *answering* returns.
-
-        Raises:
-            RunFailure: Neither the agent nor the provider gave a sign for too long.
-        """
-        grant.sign_of_life()
-        while True:
-            silent_s = time.monotonic() - max(run.last_event, grant.last_sign)
-            left_s = self._patience.idle_s - silent_s
-            if left_s <= 0:
-                raise RunFailure("idle-timeout", limit_s=self._patience.idle_s)
-            done, _ = await asyncio.wait({answering}, timeout=left_s)
-            if done:
-                return answering.result()
+    def _hash(self, *parts: str) -> str:
+        """Return a keyed hash: from what is on disk nobody can try out prompts."""
+        hashed = hashlib.blake2b(key=self._hash_key, digest_size=32)
+        for part in parts:
+            data = part.encode()
+            hashed.update(len(data).to_bytes(8, "big") + data)
+        return hashed.hexdigest()
 
 
-async def _told_the_rest(prompting: asyncio.Task[Outcome], grant: Grant) -> None:
-    """Wait, bounded, until OpenCode has told the text it had when the provider broke off.
-
-    It tells in order, and comes back to the door (2 s later) or ends its turn after that.
-    """
-    coming_back = asyncio.create_task(grant.asked_again.wait())
-    waited_for: set[asyncio.Future[Any]] = {prompting, coming_back}
+@asynccontextmanager
+async def open_run_service(service: RunService) -> AsyncIterator[RunService]:
+    """Yield *service*; on exit none of its runs goes on."""
     try:
-        await asyncio.wait(waited_for, timeout=_REST_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        yield service
     finally:
-        coming_back.cancel()
-
-
-def _failed(failure: ServiceError, run: Run) -> events.RunFailed:
-    return events.RunFailed(code=failure.code, message=failure.sentence(run.start.language))
-
-
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Cancel *task* and wait until its cleanup is through; its result stays in it."""
-    task.cancel()
-    await asyncio.wait({task})
+        await finish(service.stop_all())

@@ -64,7 +64,25 @@ class Settings(ServiceSettings):
     )
     runner_retention_s: PositiveFloat = Field(
         default=86400.0,
-        description="How long a finished run can be read again (not yet built).",
+        description="How long a finished run's events can be read again, and a repeated "
+        "Idempotency-Key is known (a day at most).",
+    )
+    runner_attach_grace_s: PositiveFloat = Field(
+        default=10.0, description="How long an attached run lives without a reader."
+    )
+    runner_run_log_mb: PositiveInt = Field(
+        default=64, description="Events kept per run; what is more becomes a `stream.gap`."
+    )
+    runner_output_mb: PositiveInt = Field(
+        default=64, description="Text and tool output per run; more ends it (`output-limit`)."
+    )
+    runner_permission: Literal["allow", "ask", "deny"] = Field(
+        default="deny",
+        description="Answer to the agent's permission requests; `ask`: it asks before commands "
+        "and edits, and a person decides.",
+    )
+    runner_permission_timeout_s: PositiveFloat = Field(
+        default=120.0, description="How long a person has for that; then the answer is no."
     )
     runner_max_body_bytes: PositiveInt = Field(
         default=16 << 20, description="Largest request the gateway may send."

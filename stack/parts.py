@@ -133,6 +133,7 @@ def gateway(
             extra={
                 "GATEWAY_HOST": settings.gateway_host,
                 "GATEWAY_PORT": str(settings.gateway_port),
+                "DATA_DIR": str(settings.data_dir),
                 "POCKETBASE_URL": settings.pocketbase_address,
                 "RUNNER_URL": settings.runner_address,
                 "PB_SUPERUSER_EMAIL": settings.pb_superuser_email,

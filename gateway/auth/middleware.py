@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PREFIX = "/opencode/"
-PUBLIC = frozenset({"/opencode/health"})
+PUBLIC = frozenset(
+    {
+        *("/opencode/health", "/opencode/openapi.json"),
+        *("/opencode/docs", "/opencode/docs/{file}"),
+    }
+)
 """What stands below the prefix and is for everybody; whatever else comes there is protected."""
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gateway.handlers.input import body_of
 from gateway.keys import IDENTITY, USER_KEYS
 from gateway.models import KeyStatus, KeyUpdate
-from runner.contract.problems import KeyUnreadable, TokenRequired, UnsupportedMediaType
-from runner.plumbing.parsing import read_body
+from runner.contract.problems import KeyUnreadable, TokenRequired
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -33,9 +33,7 @@ async def get_key(request: web.Request) -> web.Response:
 async def put_key(request: web.Request) -> web.Response:
     """`PUT`: keep a key for the caller, encrypted."""
     identity = _signed_in(request)
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType
-    update = await read_body(request, KeyUpdate)
+    update = await body_of(request, KeyUpdate)
     await request.app[USER_KEYS].store(identity, update.api_key)
     return _answer(_status(update.api_key))
 

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
 
 from aiohttp import hdrs, web
 
-from gateway.keys import IDENTITY, RUNS, SETTINGS
-from gateway.language import language_of
-from gateway.models import StreamRequest
-from gateway.runs import Prompt
-from gateway.streaming.encoders import encoder_for
-from gateway.streaming.responder import stream_events, stream_headers
-from runner.contract.problems import (
-    BadRequest,
-    InvalidField,
-    PromptRequired,
-    PromptTooLarge,
-    SessionNotFound,
-    UnsupportedMediaType,
+from gateway.handlers.events import send_events
+from gateway.handlers.input import (
+    after_of,
+    caller_of,
+    encoder_of,
+    prompt_in_body,
+    prompt_of,
+    query_of,
 )
-from runner.plumbing.context import request_id
-from runner.plumbing.parsing import parse, read_body
+from gateway.keys import RUNS
+from gateway.models import StreamRequest
+from gateway.streaming.responder import stream_headers
 
 if TYPE_CHECKING:
+    from gateway.runs import Prompt
     from gateway.streaming.encoders import Encoder
 
 
 async def get_stream(request: web.Request) -> web.StreamResponse:
     """`GET`: the prompt in the query. `HEAD` checks it and starts nothing."""
-    encoder = _encoder(request)
-    asked = parse(_query(request), StreamRequest)
-    prompt = _checked(request, asked)
+    encoder = encoder_of(request)
+    prompt = prompt_of(request, query_of(request, StreamRequest))
     if request.method == hdrs.METH_HEAD:
         return web.Response(status=HTTPStatus.OK, headers=stream_headers(encoder))
     return await _run(request, prompt, encoder)
@@ -41,68 +36,18 @@ async def get_stream(request: web.Request) -> web.StreamResponse:
 
 async def post_stream(request: web.Request) -> web.StreamResponse:
     """`POST`: the prompt in a JSON body."""
-    encoder = _encoder(request)
-    encoded = request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity"
-    if request.content_type != "application/json" or encoded:
-        raise UnsupportedMediaType
-    try:
-        asked = await read_body(request, StreamRequest)
-    except web.HTTPRequestEntityTooLarge as exc:
-        raise _too_large(request) from exc
-    return await _run(request, _checked(request, asked), encoder)
+    encoder = encoder_of(request)
+    return await _run(request, await prompt_in_body(request), encoder)
 
 
 async def _run(request: web.Request, prompt: Prompt, encoder: Encoder) -> web.StreamResponse:
-    settings = request.app[SETTINGS]
-    opened = request.app[RUNS].open(request[IDENTITY], prompt, request_id=request_id(request))
-    async with opened as run:
-        return await stream_events(
-            request,
-            run.batches,
-            encoder,
-            run_id=run.id,
-            heartbeat_s=settings.gateway_heartbeat_s,
-            write_timeout_s=settings.gateway_write_timeout_s,
-        )
-
-
-def _encoder(request: web.Request) -> Encoder:
-    return encoder_for(
-        ",".join(request.headers.getall(hdrs.ACCEPT, [])),
-        user_name=request[IDENTITY].name,
-        language=language_of(request),
-    )
-
-
-def _query(request: web.Request) -> dict[str, str]:
-    """Return the query; aiohttp's own reading would let bytes pass that are no UTF-8."""
-    try:
-        pairs = parse_qsl(
-            request.rel_url.raw_query_string,
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=20,
-        )
-        "".join(name + value for name, value in pairs).encode()
-    except ValueError as exc:
-        raise BadRequest from exc
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        repeated = sorted({name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1})
-        raise InvalidField(fields=", ".join(f"{name[:64]} (given twice)" for name in repeated))
-    return values
-
-
-def _checked(request: web.Request, asked: StreamRequest) -> Prompt:
-    if asked.session_id is not None:
-        raise SessionNotFound
-    text = asked.prompt or ""
-    if not text.strip():
-        raise PromptRequired
-    if len(text.encode()) > request.app[SETTINGS].gateway_max_prompt_bytes:
-        raise _too_large(request)
-    return Prompt(text=text, model=asked.model, language=language_of(request))
-
-
-def _too_large(request: web.Request) -> PromptTooLarge:
-    return PromptTooLarge(limit_bytes=request.app[SETTINGS].gateway_max_prompt_bytes)
+    """Start the run and stream it; the caller leaving for good ends it."""
+    runs, caller, after = request.app[RUNS], caller_of(request), after_of(request)
+    if after is not None and prompt.idempotency_key is None:
+        # A browser's EventSource that comes back by itself: it must not start a second run. With
+        # this answer it stays away.
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+    run_id = await runs.start(caller, prompt, attached=True)
+    if after is not None and not await runs.has_more(caller, run_id, after=after):
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+    return await send_events(request, caller, run_id, encoder, after=after)

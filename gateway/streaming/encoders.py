@@ -23,6 +23,9 @@ class Encoder(Protocol):
     def content_type(self) -> str:
         """Value of the response's `Content-Type`."""
 
+    def preamble(self) -> bytes:
+        """Return the bytes that stand before all events."""
+
     def encode(self, line: EventLine) -> bytes:
         """Return the bytes for one event; empty if this format has no place for it."""
 
@@ -38,6 +41,10 @@ class TextEncoder:
     def __init__(self, *, user_name: str, language: Language) -> None:
         self._user_name = user_name
         self._language = language
+
+    def preamble(self) -> bytes:
+        """See `Encoder.preamble`."""
+        return b""
 
     def encode(self, line: EventLine) -> bytes:
         """See `Encoder.encode`."""
@@ -65,9 +72,14 @@ class SseEncoder:
 
     content_type = "text/event-stream"
 
+    def preamble(self) -> bytes:
+        """Tell a browser how soon to come back (ms) where the connection breaks."""
+        return b"retry: 2000\n\n"
+
     def encode(self, line: EventLine) -> bytes:
         """See `Encoder.encode`."""
-        head = f"id: {line.seq}\nevent: {line.type}\ndata: ".encode()
+        number = f"id: {line.seq}\n" if line.is_logged else ""
+        head = f"{number}event: {line.type}\ndata: ".encode()
         return head + line.raw + b"\n\n"
 
     def heartbeat(self) -> bytes:
@@ -79,6 +91,10 @@ class NdjsonEncoder:
     """One event a line, for programs."""
 
     content_type = NDJSON
+
+    def preamble(self) -> bytes:
+        """See `Encoder.preamble`."""
+        return b""
 
     def encode(self, line: EventLine) -> bytes:
         """See `Encoder.encode`."""

@@ -27,12 +27,15 @@ class EventLine:
         seq: Number of the event in its run.
         type: Kind of event; a newer runner may send kinds that are not known here.
         fields: All of it, read.
+        is_logged: Whether it stands in the run's log; else it is the gateway's own word, and a
+            reader that comes back must not count it as read.
     """
 
     raw: bytes
     seq: int
     type: str
     fields: dict[str, Any]
+    is_logged: bool = True
 
     @property
     def is_terminal(self) -> bool:
@@ -57,5 +60,5 @@ def read_line(raw: bytes) -> EventLine:
 
 
 def line_of(event: RunEvent) -> EventLine:
-    """Return an event of our own making as a line."""
+    """Return an event as a line."""
     return read_line(encode_event(event))

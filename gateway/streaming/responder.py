@@ -48,6 +48,8 @@ async def stream_events(
     # One pending read all along: a read given up at a heartbeat would end the generator.
     upcoming = asyncio.ensure_future(_next(batches))
     try:
+        if preamble := encoder.preamble():
+            await response.write(preamble)
         while True:
             ready, _ = await asyncio.wait({upcoming}, timeout=heartbeat_s)
             batch = upcoming.result() if ready else []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from acp import schema
 from pydantic import ValidationError
 
+from runner.acp.surrogates import PieceJoiner, mended
 from runner.contract import events
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ class Translator:
 
     def __init__(self) -> None:
         self._unstarted: dict[str, schema.ToolCallStart] = {}
+        self._pieces: defaultdict[str, PieceJoiner] = defaultdict(PieceJoiner)
 
     def translate(self, params: dict[str, Any]) -> list[events.RunEvent]:
         """Return the events (unnumbered) that a `session/update`'s *params* mean.
@@ -29,7 +32,7 @@ class Translator:
         none.
         """
         try:
-            update = schema.SessionNotification.model_validate(params).update
+            update = schema.SessionNotification.model_validate(self._whole(params)).update
         except ValidationError:
             return []
         told: list[events.RunEvent] = []
@@ -47,6 +50,16 @@ class Translator:
             case _:
                 pass
         return told
+
+    def _whole(self, params: dict[str, Any]) -> Any:
+        """Return *params* without half characters, but for those the next piece completes."""
+        update = params.get("update")
+        content = update.get("content") if isinstance(update, dict) else None
+        if isinstance(update, dict) and isinstance(content, dict) and "text" in content:
+            pieces = self._pieces[str(update.get("sessionUpdate"))]
+            content = {**content, "text": pieces.feed(str(content["text"]))}
+            params = {**params, "update": {**update, "content": content}}
+        return mended(params)
 
     def _tool_call(self, call: schema.ToolCallStart) -> list[events.RunEvent]:
         if call.status in {None, "pending"}:  # announced before the model has written it

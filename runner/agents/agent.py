@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from runner.egress.tunnel import Egress
     from runner.sandbox.base import Inside, Limits, Sandbox, SandboxBackend
 
+    AskPermission = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _BOOT_TIMEOUT_S = 60.0
@@ -48,16 +50,41 @@ class Outcome:
     usage: Usage
 
 
+class _Questions:
+    """Answers what OpenCode asks of its client; no to everything, before there is a run."""
+
+    def __init__(self) -> None:
+        self.on_permission: AskPermission | None = None
+
+    async def answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of one request."""
+        if method != "session/request_permission":
+            raise MethodNotFound
+        if self.on_permission is None:
+            return decide(params, allow=False)
+        return await self.on_permission(params)
+
+
 class Agent:
     """OpenCode with a session of its own; serves one run."""
 
-    def __init__(self, connection: Connection, session_id: str, sandbox: Sandbox) -> None:
+    def __init__(
+        self, connection: Connection, session_id: str, sandbox: Sandbox, questions: _Questions
+    ) -> None:
         self._connection = connection
         self._sandbox = sandbox
+        self._questions = questions
         self.session_id = session_id
 
-    async def prompt(self, text: str, on_event: Callable[[RunEvent], Awaitable[None]]) -> Outcome:
+    async def prompt(
+        self,
+        text: str,
+        on_event: Callable[[RunEvent], Awaitable[None]],
+        on_permission: AskPermission,
+    ) -> Outcome:
         """Send *text*, give every event to *on_event*, return how the turn ended.
+
+        *on_permission* is asked whether OpenCode may.
 
         Raises:
             RunFailure: OpenCode ended, or answered with an error.
@@ -70,6 +97,7 @@ class Agent:
                     await on_event(event)
 
         self._connection.listen(on_notification)
+        self._questions.on_permission = on_permission
         async with _limits_told(self._sandbox):
             result = await _ask(self._connection, "session/prompt", _prompt(self.session_id, text))
         return Outcome(
@@ -116,12 +144,15 @@ class AgentFactory:
             reader, writer = sandbox.process.stdout, sandbox.process.stdin
             if reader is None or writer is None:
                 raise RunFailure("agent-crashed")
+            questions = _Questions()
             connection = await stack.enter_async_context(
-                connect(reader, writer, on_request=_answer)
+                connect(reader, writer, on_request=questions.answer)
             )
-            yield await self._ready(connection, sandbox, grant)
+            yield await self._ready(connection, sandbox, grant, questions)
 
-    async def _ready(self, connection: Connection, sandbox: Sandbox, grant: Grant) -> Agent:
+    async def _ready(
+        self, connection: Connection, sandbox: Sandbox, grant: Grant, questions: _Questions
+    ) -> Agent:
         real_upstream = grant.upstream
         grant.upstream = WarmUp(real_upstream.api)
         try:
@@ -138,7 +169,7 @@ class AgentFactory:
             raise RunFailure("agent-stalled") from exc
         finally:
             grant.upstream = real_upstream
-        return Agent(connection, session_id, sandbox)
+        return Agent(connection, session_id, sandbox, questions)
 
     def _spec(self, directory: Path, model: AgentModel, grant: Grant) -> SandboxSpec:
         password = secrets.token_urlsafe(16)
@@ -189,13 +220,6 @@ async def _ask(connection: Connection, method: str, params: dict[str, Any]) -> d
         raise RunFailure("agent-crashed") from exc
     except AgentRefused as exc:
         raise RunFailure("agent-error", reason=exc.text[:300]) from exc
-
-
-async def _answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Answer what OpenCode asks of its client."""
-    if method == "session/request_permission":
-        return decide(params, allow=False)
-    raise MethodNotFound
 
 
 @asynccontextmanager

@@ -49,6 +49,8 @@ _PERMISSIONS: dict[str, Any] = {
 }
 """Last match wins. No sandbox: a shell command can do what the sandbox lets it."""
 
+_ASKED_FIRST = dict.fromkeys(("edit", "bash"), "ask")
+
 _CHAT_PROMPT = "You are a helpful coding assistant. Answer briefly."
 
 
@@ -60,12 +62,14 @@ class AgentModel:
         provider, name: As in `provider/name`.
         api: The dialect its provider speaks.
         chat_only: No tools and a short prompt: a small model can't do more.
+        asks_first: Ask for permission before commands and edits.
     """
 
     provider: str
     name: str
     api: Api
     chat_only: bool = False
+    asks_first: bool = False
 
 
 def find_binary(configured: Path | None) -> Path:
@@ -190,7 +194,7 @@ def configuration(model: AgentModel, *, base_url: str) -> dict[str, Any]:
         "small_model": named,
         "default_agent": "chat" if model.chat_only else "build",
         "agent": agents,
-        "permission": _PERMISSIONS,
+        "permission": _PERMISSIONS | (_ASKED_FIRST if model.asks_first else {}),
         "provider": {model.provider: _provider(model, base_url)},
     }
 

@@ -1,8 +1,10 @@
 """The events of a run: what the runner says and everybody downstream passes on.
 
-A run's events are numbered from 0 without gaps and end with exactly one terminal event. The
-union is closed: a reader that knows these types knows all there are. Readers ignore fields
-they do not know, so that a newer runner may add some.
+A run's events are numbered from 0 without gaps and end with exactly one terminal event. Where
+events could not be kept, one `stream.gap` stands for all of them and has the number of the last
+of them, so that every number is either an event's or inside a gap. The union is closed: a
+reader that knows these types knows all there are. Readers ignore fields they do not know, so
+that a newer runner may add some.
 """
 
 from __future__ import annotations
@@ -133,8 +135,8 @@ class PermissionResolved(_Event):
 
     type: Literal["permission.resolved"] = "permission.resolved"
     id: str
-    option: str | None = None
-    by: str = "policy"
+    option: str | None = Field(default=None, description="The option chosen; None: denied.")
+    by: str = Field(default="policy", description="`user`, `deadline` or `policy`.")
 
 
 class Usage(BaseModel):
@@ -149,18 +151,18 @@ class Usage(BaseModel):
     cost_usd: float | None = None
 
 
-class UsageUpdated(_Event, Usage):
+class UsageUpdated(Usage, _Event):
     """Usage of the run so far."""
 
     type: Literal["usage.updated"] = "usage.updated"
 
 
 class StreamGap(_Event):
-    """Events that could not be kept, told honestly."""
+    """Events that could not be kept, told honestly. Its `seq` is its `to`."""
 
     type: Literal["stream.gap"] = "stream.gap"
-    from_: int = Field(alias="from", ge=0)
-    to: int = Field(ge=0)
+    from_: int = Field(alias="from", ge=0, description="Number of the first one missing.")
+    to: int = Field(ge=0, description="Number of the last one missing.")
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 

@@ -50,6 +50,14 @@ _SENTENCES: dict[str, _Sentence] = {
         "Diese Sitzung gibt es nicht; ohne session_id beginnt eine neue",
         "There is no such session; leave session_id out to begin a new one",
     ),
+    "idempotency-conflict": _Sentence(
+        "Dieser Idempotency-Key wurde schon für eine andere Anfrage verwendet",
+        "This Idempotency-Key was used for another request before",
+    ),
+    "permission-resolved": _Sentence(
+        "Diese Erlaubnis ist schon erteilt oder verweigert worden",
+        "This permission has been granted or denied before",
+    ),
     "not-found": _Sentence("Das gibt es hier nicht", "There is no such thing here"),
     "method-not-allowed": _Sentence(
         "Diese Methode gibt es hier nicht", "This method is not allowed here"
@@ -143,7 +151,8 @@ _SENTENCES: dict[str, _Sentence] = {
         "Der Lauf hat länger als {limit_s} s gedauert", "The run took longer than {limit_s} s"
     ),
     "idle-timeout": _Sentence(
-        "Der Lauf war länger als {limit_s} s still", "The run was silent for more than {limit_s} s"
+        "Der Lauf war länger als {limit_s} s still (gewartet wurde auf: {phase})",
+        "The run was silent for more than {limit_s} s (waiting for: {phase})",
     ),
     "output-limit": _Sentence(
         "Der Lauf hat mehr als {limit_bytes} Bytes ausgegeben",

@@ -115,6 +115,18 @@ class NotAcceptable(ServiceError):
     status, code = 406, "not-acceptable"
 
 
+class IdempotencyConflict(ServiceError):
+    """The idempotency key was used for another request."""
+
+    status, code = 409, "idempotency-conflict"
+
+
+class AlreadyResolved(ServiceError):
+    """The permission request was answered before."""
+
+    status, code = 409, "permission-resolved"
+
+
 class PromptTooLarge(ServiceError):
     """The prompt exceeds the limit."""
 

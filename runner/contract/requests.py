@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, SecretStr, StringConstraints
+
+from runner.contract.events import Usage
 
 RUN_ID_PATTERN = r"^[a-z0-9]{15}$"
 """15 characters, like a PocketBase record id, so that a run's record can bear the run's id."""
 
 RunId = Annotated[str, StringConstraints(pattern=RUN_ID_PATTERN)]
 Language = Literal["de", "en"]
+Permission = Literal["allow", "ask", "deny"]
+Status = Literal["queued", "running", "finished", "failed", "cancelled"]
+Phase = Literal["queued", "booting", "model", "tool", "person", "ended"]
 
 
 class StartRun(BaseModel):
@@ -26,6 +31,72 @@ class StartRun(BaseModel):
         default=None, description="The subject's own key; without one the operator's is used."
     )
     language: Language = "de"
+    attached: bool = Field(
+        default=False, description="Cancelled when nobody reads its events for a grace time."
+    )
+    idempotency_key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="The same key and body of the same subject, within a day, is the same run.",
+    )
+    join_within_s: PositiveFloat | None = Field(
+        default=None,
+        description="Without an idempotency key: join the subject's run of the same model and "
+        "prompt that was accepted at most so long ago and has not ended.",
+    )
+    permission: Permission | None = Field(
+        default=None,
+        description="What happens when the agent asks whether it may; left out: the operator's "
+        "choice. `ask` and `deny` are always possible, `allow` where the operator allows.",
+    )
+
+
+class RunAccepted(BaseModel):
+    """Answer (202) to `POST /runs`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: RunId = Field(description="Of the run that was joined, where one was.")
+    joined: bool = Field(default=False, description="Whether the run was there before.")
+
+
+class RunState(BaseModel):
+    """What is known of a run: answer to `GET /runs/{id}` and `DELETE /runs/{id}`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: RunId
+    subject: str
+    status: Status
+    phase: Phase = Field(description="Whom the run waits for.")
+    position: int | None = Field(default=None, description="In the queue; 1 is next.")
+    model: str = Field(description="`provider/model`.")
+    created_at: str = Field(description="When it was accepted; ISO 8601, UTC.")
+    started_at: str | None = Field(default=None, description="When it got its slot.")
+    ended_at: str | None = None
+    queued_s: float | None = Field(default=None, description="Seconds it waited for its slot.")
+    duration_s: float | None = Field(default=None, description="From its acceptance to its end.")
+    last_seq: int | None = Field(default=None, description="Number of its latest event.")
+    usage: Usage | None = None
+    error_code: str | None = Field(default=None, description="Of `run.failed`.")
+    cancelled_by: str | None = Field(default=None, description="Of `run.cancelled`.")
+
+
+class RunList(BaseModel):
+    """Answer to `GET /runs`: newest first."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    runs: list[RunState]
+
+
+class PermissionAnswer(BaseModel):
+    """Body of `POST /runs/{id}/permissions/{pid}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    option: str = Field(min_length=1, max_length=128, description="Id of the option chosen.")
 
 
 class ModelInfo(BaseModel):

@@ -36,10 +36,10 @@ class Ticket:
     async def positions(self) -> AsyncIterator[int]:
         """Yield the position whenever it has changed, and end when there is a slot."""
         while self._position is not None:
+            self._changed.clear()
             if self._position > 0:
                 yield self._position
             await self._changed.wait()
-            self._changed.clear()
 
 
 class Scheduler:

@@ -1,28 +1,35 @@
-"""A runner that plays a script: a real server that speaks the runner's HTTP, and runs nothing."""
+"""A runner that plays a script: a real server that speaks the runner's HTTP, and runs nothing.
+
+As in the real one a run is a task of the server with a log of its own; readers come and go.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from runner.contract.events import Usage
+from runner.contract.problems import AlreadyResolved, IdempotencyConflict, NotFound, ServiceError
 from runner.contract.requests import (
     ModelInfo,
     ModelList,
     OpenCodeHealth,
+    Phase,
     QueueHealth,
     RunnerHealth,
+    RunState,
     SandboxHealth,
+    Status,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from runner.contract.problems import ServiceError
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     Script = Callable[["Stage"], Awaitable[None]]
 
@@ -34,6 +41,11 @@ STARTED: dict[str, Any] = {
     "queued_s": 0.0,
 }
 FINISHED: dict[str, Any] = {"type": "run.finished", "stop_reason": "end_turn", "duration_s": 0.5}
+TERMINAL: dict[str, Status] = {
+    "run.finished": "finished",
+    "run.failed": "failed",
+    "run.cancelled": "cancelled",
+}
 
 
 def text(piece: str) -> dict[str, Any]:
@@ -42,30 +54,151 @@ def text(piece: str) -> dict[str, Any]:
 
 
 class Stage:
-    """What a script plays on: one run's response."""
+    """What a script plays on: one run.
 
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
-        self._request = request
-        self._response = response
-        self._seq = 0
+    Attributes:
+        id: Of the run.
+        body: What it was asked for with.
+        lines: Its log.
+    """
+
+    def __init__(self, runner: FakeRunner, body: dict[str, Any]) -> None:
+        self.id = str(body["run_id"])
+        self.body = body
+        self.lines: list[bytes] = []
+        self.last: dict[str, Any] = {}
+        self.answers: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self._runner = runner
+        self._changed = asyncio.Event()
+        self._readers: list[tuple[web.Request, web.StreamResponse]] = []
+        self._questions: dict[str, bool] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._created = datetime.now(UTC)
+
+    @property
+    def log(self) -> bytes:
+        """All of it, as a reader from the start gets it."""
+        return b"".join(self.lines)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.last.get("type") in TERMINAL
+
+    def play(self, script: Script) -> None:
+        self._task = asyncio.create_task(self._play(script))
+
+    async def _play(self, script: Script) -> None:
+        try:
+            await script(self)
+        finally:
+            self._wake()
 
     async def send(self, *events: dict[str, Any]) -> None:
-        """Send *events* at once, numbered."""
-        lines = []
+        """Add *events* to the log at once, numbered."""
         for event in events:
-            body = json.dumps({"seq": self._seq, **event}, ensure_ascii=False)
-            lines.append(body.encode() + b"\n")
-            self._seq += 1
-        await self.send_raw(b"".join(lines))
+            if self.has_ended:
+                break
+            if event["type"] == "permission.requested":
+                self._questions[event["id"]] = True
+            body = json.dumps({"seq": len(self.lines), **event}, ensure_ascii=False)
+            self.lines.append(body.encode() + b"\n")
+            self.last = event
+        self._wake()
+        await asyncio.sleep(0)
 
     async def send_raw(self, data: bytes) -> None:
-        """Send any bytes."""
-        await self._response.write(data)
+        """Send any bytes to those who read right now."""
+        for _, response in self._readers:
+            await response.write(data)
 
     def drop(self) -> None:
-        """Break the connection, as a runner that dies."""
-        assert self._request.transport is not None
-        self._request.transport.abort()
+        """Break the readers' connections, as a runner that dies."""
+        for request, _ in self._readers:
+            if request.transport is not None:
+                request.transport.abort()
+
+    async def until_read(self) -> None:
+        """Wait until somebody reads."""
+        async with asyncio.timeout(20):
+            while not self._readers:
+                await asyncio.sleep(0.005)
+
+    async def end(self, event: dict[str, Any]) -> None:
+        """End the run from outside its script."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self.send(event)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def state(self) -> RunState:
+        first = json.loads(self.lines[0]) if self.lines else {}
+        status = TERMINAL.get(self.last.get("type", ""), "running")
+        phase: Phase = "ended" if self.has_ended else "model"
+        if self.last.get("type") == "permission.requested":
+            phase = "person"
+        ended = datetime.now(UTC) if self.has_ended else None
+        return RunState(
+            run_id=self.id,
+            subject=self.body["subject"],
+            status=status,
+            phase=phase,
+            model=self.body.get("model") or first.get("model") or "demo/tools",
+            created_at=self._created.isoformat(),
+            started_at=self._created.isoformat(),
+            ended_at=ended.isoformat() if ended else None,
+            queued_s=0.25,
+            duration_s=self.last.get("duration_s", 1.5) if ended else None,
+            last_seq=len(self.lines) - 1 if self.lines else None,
+            usage=Usage.model_validate(self.last.get("usage", {})) if ended else None,
+            error_code=self.last.get("code"),
+            cancelled_by=self.last.get("by") if ended else None,
+        )
+
+    async def write_to(self, request: web.Request, after: int) -> web.StreamResponse:
+        """Let one reader read, until the end of the run or the runner's next cut."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        reader = (request, response)
+        self._readers.append(reader)
+        next_line = after + 1
+        try:
+            while True:
+                changed = self._changed
+                data = b"".join(self.lines[next_line:])
+                next_line = len(self.lines)
+                cut = self._runner.cut_after(data)
+                if cut is not None:
+                    await response.write(data[:cut])
+                    if request.transport is not None:
+                        request.transport.abort()
+                    return response
+                if data:
+                    await response.write(data)
+                if self.has_ended or (self._task is not None and self._task.done()):
+                    return response
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(5):
+                        await changed.wait()
+                        continue
+                await response.write(b"\n")
+        except (asyncio.CancelledError, ConnectionError):
+            if not self.has_ended:
+                self._runner.left.set()
+            raise
+        finally:
+            self._readers.remove(reader)
+
+    def resolve(self, permission_id: str, option: str) -> None:
+        if permission_id not in self._questions:
+            raise NotFound
+        if not self._questions[permission_id]:
+            raise AlreadyResolved
+        self._questions[permission_id] = False
+        self.answers.put_nowait((permission_id, option))
 
 
 def playing(*events: dict[str, Any]) -> Script:
@@ -86,7 +219,10 @@ class FakeRunner:
         refusal: What runs are refused with, instead.
         started: Bodies of the runs that were asked for.
         headers: Their headers.
-        left: Set when a caller hung up on a run that had not ended.
+        runs: The runs there are.
+        left: Set when a reader hung up on a run that had not ended.
+        cut_after: After how many of the bytes about to be written to a reader its connection
+            breaks; None: not now.
     """
 
     url: str = ""
@@ -99,23 +235,67 @@ class FakeRunner:
     )
     started: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    runs: dict[str, Stage] = field(default_factory=dict)
+    keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    cut_after: Callable[[bytes], int | None] = lambda _data: None
 
-    async def start_run(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {self.token}":
-            return web.json_response({"code": "token-invalid"}, status=401)
-        self.started.append(await request.json())
+    async def start_run(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.started.append(body)
         self.headers.append(dict(request.headers))
         if self.refusal is not None:
-            return _problem(self.refusal)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
-        try:
-            await self.script(Stage(request, response))
-        except (asyncio.CancelledError, ConnectionError):
-            self.left.set()
-            raise
-        return response
+            raise self.refusal
+        joined = self._joined(body)
+        if joined is None:
+            stage = self.runs[body["run_id"]] = Stage(self, body)
+            stage.play(self.script)
+        run_id = joined or body["run_id"]
+        return web.json_response({"run_id": run_id, "joined": joined is not None}, status=202)
+
+    def _joined(self, body: dict[str, Any]) -> str | None:
+        wanted = json.dumps([body["prompt"], body.get("model"), body.get("permission")])
+        if key := body.get("idempotency_key"):
+            known = self.keys.setdefault((body["subject"], key), (body["run_id"], wanted))
+            if known[1] != wanted:
+                raise IdempotencyConflict
+            return known[0] if known[0] != body["run_id"] else None
+        for stage in self.runs.values():
+            same = all(
+                stage.body.get(name) == body.get(name) for name in ("subject", "prompt", "model")
+            )
+            age_s = (datetime.now(UTC) - stage._created).total_seconds()
+            if same and not stage.has_ended and age_s < (body.get("join_within_s") or 0):
+                return stage.id
+        return None
+
+    def run_of(self, request: web.Request) -> Stage:
+        stage = self.runs.get(request.match_info["id"])
+        if stage is None or stage.body["subject"] != request.headers.get("X-Subject"):
+            raise NotFound
+        return stage
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        return await self.run_of(request).write_to(request, int(request.query.get("after", "-1")))
+
+    async def state(self, request: web.Request) -> web.Response:
+        return web.json_response(self.run_of(request).state().model_dump())
+
+    async def states(self, request: web.Request) -> web.Response:
+        wanted: Iterable[str] = request.query["ids"].split(",")
+        found = [self.runs[run_id].state().model_dump() for run_id in wanted if run_id in self.runs]
+        return web.json_response({"runs": found})
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        stage = self.run_of(request)
+        if not stage.has_ended:
+            await stage.end({"type": "run.cancelled", "by": "user"})
+        return web.json_response(stage.state().model_dump(), status=202)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.run_of(request).resolve(request.match_info["pid"], body["option"])
+        return web.Response(status=204)
 
     async def health(self, _: web.Request) -> web.Response:
         health = RunnerHealth(
@@ -128,9 +308,7 @@ class FakeRunner:
         status = 200 if health.status == "ok" else 503
         return web.json_response(health.model_dump(), status=status)
 
-    async def models(self, request: web.Request) -> web.Response:
-        if request.headers.get("Authorization") != f"Bearer {self.token}":
-            return web.json_response({"code": "token-invalid"}, status=401)
+    async def models(self, _: web.Request) -> web.Response:
         models = ModelList(
             models=[
                 ModelInfo(id="openai/gpt-5", name="GPT-5", needs_key=True),
@@ -141,6 +319,18 @@ class FakeRunner:
             default_without_key="demo/tools",
         )
         return web.json_response(models.model_dump())
+
+    @web.middleware
+    async def as_the_runner_answers(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        trusted = request.headers.get("Authorization") == f"Bearer {self.token}"
+        if request.path != "/health" and not trusted:
+            return web.json_response({"code": "token-invalid"}, status=401)
+        try:
+            return await handler(request)
+        except ServiceError as exc:
+            return _problem(exc)
 
 
 def _problem(refusal: ServiceError) -> web.Response:
@@ -159,10 +349,15 @@ def _problem(refusal: ServiceError) -> web.Response:
 async def run_fake_runner(*, port: int = 0) -> AsyncIterator[FakeRunner]:
     """Run a scripted runner while the block runs."""
     runner = FakeRunner()
-    app = web.Application()
+    app = web.Application(middlewares=[runner.as_the_runner_answers])
     app.add_routes(
         [
             web.post("/runs", runner.start_run),
+            web.get("/runs", runner.states),
+            web.get("/runs/{id}", runner.state),
+            web.delete("/runs/{id}", runner.cancel),
+            web.get("/runs/{id}/events", runner.events),
+            web.post("/runs/{id}/permissions/{pid}", runner.answer),
             web.get("/health", runner.health),
             web.get("/models", runner.models),
         ]
@@ -176,3 +371,5 @@ async def run_fake_runner(*, port: int = 0) -> AsyncIterator[FakeRunner]:
         yield runner
     finally:
         await server.cleanup()
+        for stage in runner.runs.values():
+            await stage.end({"type": "run.cancelled", "by": "shutdown"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,8 @@ def gateway_settings(
         "key_encryption_keys": (SecretStr(FERNET_KEY),),
         "key_sealing_key": SecretStr(pocketbase.sealing_key),
         "gateway_write_timeout_s": 2.0,
+        "gateway_runner_patience_s": 0.5,
+        "data_dir": pocketbase.data_dir.parent / "gateway" / secrets.token_hex(4),
     }
     return Settings(**{**fields, **changed})
 

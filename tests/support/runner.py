@@ -19,6 +19,8 @@ from aiohttp import ClientSession, ClientTimeout
 from aiohttp.test_utils import unused_port
 
 from runner.contract import events
+from runner.contract.headers import SUBJECT
+from runner.contract.requests import RunAccepted, RunList, RunState
 from runner.contract.wire import LineDecoder, decode_event
 from tests.support.processes import descendants, mentioning
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from aiohttp import ClientResponse
+    from aiohttp.client import _RequestContextManager as _Request
 
     from runner.contract.events import RunEvent
 
@@ -53,20 +56,31 @@ class RunningRunner:
     async def request_run(
         self, prompt: str = "Hi", *, subject: str = "alice", **fields: Any
     ) -> AsyncIterator[ClientResponse]:
-        """Ask for a run and yield the response; leaving the block disconnects."""
-        body = {"run_id": new_run_id(), "subject": subject, "prompt": prompt, "language": "en"}
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with (
-            ClientSession(headers=headers, timeout=ClientTimeout(total=120)) as http,
-            http.post(f"{self.url}/runs", json=body | fields) as response,
-        ):
-            yield response
+        """Ask for an attached run; yield its events' response, or the refusal.
+
+        Leaving the block disconnects.
+        """
+        async with self.client(subject) as client:
+            async with client.post(prompt, **({"attached": True} | fields)) as response:
+                if response.status != 202:
+                    yield response
+                    return
+                run_id = (await response.json())["run_id"]
+            async with client.events(run_id) as response:
+                yield response
 
     async def run(self, prompt: str = "Hi", **fields: Any) -> list[RunEvent]:
         """Return all events of a run."""
         async with self.request_run(prompt, **fields) as response:
             assert response.status == 200, await response.text()
             return [event async for event in read_events(response)]
+
+    @asynccontextmanager
+    async def client(self, subject: str = "alice") -> AsyncIterator[RunnerClient]:
+        """Yield a client that speaks for *subject*."""
+        headers = {"Authorization": f"Bearer {TOKEN}", SUBJECT: subject}
+        async with ClientSession(headers=headers, timeout=ClientTimeout(total=120)) as http:
+            yield RunnerClient(http, self.url, subject)
 
     def sandboxed(self) -> set[int]:
         """Return the processes in sandboxes: all below the runner but the local model's."""
@@ -77,6 +91,73 @@ class RunningRunner:
         """End the runner and return its exit code."""
         self.process.send_signal(sig)
         return self.process.wait(timeout=20)
+
+
+class RunnerClient:
+    """The runner's HTTP, as the gateway uses it for one subject."""
+
+    def __init__(self, http: ClientSession, url: str, subject: str) -> None:
+        self._http = http
+        self._url = url
+        self._subject = subject
+
+    def post(self, prompt: str = "Hi", **fields: Any) -> _Request:
+        """Ask for a run."""
+        body = {"run_id": new_run_id(), "subject": self._subject, "prompt": prompt}
+        return self._http.post(f"{self._url}/runs", json=body | {"language": "en"} | fields)
+
+    async def start(self, prompt: str = "Hi", **fields: Any) -> str:
+        """Start a run; return its id."""
+        async with self.post(prompt, **fields) as response:
+            assert response.status == 202, await response.text()
+            return RunAccepted.model_validate_json(await response.read()).run_id
+
+    def events(self, run_id: str, *, after: int | None = None) -> _Request:
+        """Ask for a run's events."""
+        query = {} if after is None else {"after": str(after)}
+        return self._http.get(f"{self._url}/runs/{run_id}/events", params=query)
+
+    async def raw_log(self, run_id: str, *, after: int | None = None) -> bytes:
+        """Return a run's events to the end, as bytes without heartbeats."""
+        async with self.events(run_id, after=after) as response:
+            assert response.status == 200, await response.text()
+            lines = (await response.read()).split(b"\n")
+            return b"".join(line + b"\n" for line in lines if line)
+
+    async def log(self, run_id: str, *, after: int | None = None) -> list[RunEvent]:
+        """Return a run's events to the end."""
+        return [
+            decode_event(line) for line in (await self.raw_log(run_id, after=after)).splitlines()
+        ]
+
+    async def state(self, run_id: str) -> RunState:
+        """Return a run's state."""
+        async with self._http.get(f"{self._url}/runs/{run_id}") as response:
+            assert response.status == 200, await response.text()
+            return RunState.model_validate_json(await response.read())
+
+    async def states(self, **query: str) -> list[RunState]:
+        """Return the states of several runs."""
+        async with self._http.get(f"{self._url}/runs", params=query) as response:
+            assert response.status == 200, await response.text()
+            return RunList.model_validate_json(await response.read()).runs
+
+    async def cancel(self, run_id: str) -> RunState:
+        """Cancel a run; return its state."""
+        async with self._http.delete(f"{self._url}/runs/{run_id}") as response:
+            assert response.status == 202, await response.text()
+            return RunState.model_validate_json(await response.read())
+
+    async def answer(self, run_id: str, permission: str, option: str) -> int:
+        """Answer a permission request; return the status."""
+        url = f"{self._url}/runs/{run_id}/permissions/{permission}"
+        async with self._http.post(url, json={"option": option}) as response:
+            return response.status
+
+    async def status_of(self, method: str, path: str) -> int:
+        """Return the status that a bare request gets."""
+        async with self._http.request(method, f"{self._url}{path}") as response:
+            return response.status
 
 
 async def read_events(response: ClientResponse) -> AsyncIterator[RunEvent]:
@@ -109,6 +190,7 @@ def run_runner(directory: Path, **settings: str) -> Iterator[RunningRunner]:
         "PORT": str(port),
         "LOG_LEVEL": "debug",
         "DEMO": "off",
+        "RUNNER_ATTACH_GRACE_S": "2",
         **settings,
     }
     with log.open("ab") as out:

@@ -12,7 +12,7 @@ from tests.support.pocketbase import directories, pocketbase_binary
 if TYPE_CHECKING:
     from pathlib import Path
 
-OURS = 2
+OURS = 3
 
 
 def migrate(data_dir: Path, *words: str, migrations: Path | None = None) -> None:

@@ -32,6 +32,7 @@ def environment(pocketbase: RunningPocketBase, runner_url: str, port: int) -> di
     return {
         "PATH": os.environ["PATH"],
         "GATEWAY_PORT": str(port),
+        "DATA_DIR": str(pocketbase.data_dir.parent / "gateway" / str(port)),
         "POCKETBASE_URL": pocketbase.url,
         "RUNNER_URL": runner_url,
         "RUNNER_TOKEN": fake_runner.TOKEN,

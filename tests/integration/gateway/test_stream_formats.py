@@ -50,7 +50,7 @@ async def test_sse_has_number_kind_and_data(
         for seq, event in enumerate([STARTED, text("Grüße 🙂"), FINISHED])
     ]
     assert response.headers["Content-Type"] == SSE
-    assert body == "".join(expected)
+    assert body == "retry: 2000\n\n" + "".join(expected)
 
 
 async def test_ndjson_is_one_event_a_line(
@@ -197,12 +197,14 @@ async def test_runner_lost_midway_is_a_terminal_event(
     """Whatever becomes of the runner, the stream ends with an event that says so."""
 
     async def script(stage: Stage) -> None:
+        await stage.until_read()
         await stage.send(STARTED, text("Hal"))
-        if way == "garbage":
-            await stage.send_raw(b"<html>\n")
-        if way == "dropped":
-            await asyncio.sleep(0)
-            stage.drop()
+        while way != "ended":
+            await asyncio.sleep(0.01)
+            if way == "garbage":
+                await stage.send_raw(b"<html>\n")
+            else:
+                stage.drop()
 
     runner.script = script
 
@@ -247,6 +249,10 @@ async def test_the_runner_gets_what_the_caller_sent(
         "prompt": "Grüße 🙂",
         "model": "demo/tools",
         "language": "en",
+        "attached": True,
+        "idempotency_key": None,
+        "join_within_s": 1.0,
+        "permission": None,
     }
     assert runner.headers[0]["X-Request-ID"] == "my-request-1"
     assert response.headers["X-Request-ID"] == "my-request-1"
@@ -311,8 +317,9 @@ async def test_readers_who_take_nothing_are_cut_off(
     """A reader that has stopped reading does not hold its run for ever."""
 
     async def script(stage: Stage) -> None:
-        while True:
+        for _ in range(200):
             await stage.send(text("x" * 100_000))
+        await asyncio.Event().wait()
 
     runner.script = script
     settings = gateway_settings(pocketbase, runner_url=runner.url, gateway_write_timeout_s=0.2)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.pocketbase import RunningPocketBase, User
 
 STREAM = "/opencode/stream"
-ALLOWED = "model, prompt, session_id"
+ALLOWED = "model, permission, prompt, session_id"
 
 BAD_QUERIES = [
     pytest.param("", 400, "prompt-required", id="no-query"),

@@ -41,6 +41,19 @@ async def test_positions_are_told_as_they_change() -> None:
             assert await anext(told) == 1
 
 
+async def test_a_position_is_told_once() -> None:
+    """Nothing is told again until it has changed."""
+    one = scheduler(slots=1)
+    with one.admission("a"), one.admission("b") as waiting:
+        told = waiting.positions()
+        assert await anext(told) == 1
+        again = asyncio.ensure_future(anext(told, None))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not again.done()
+        again.cancel()
+
+
 async def test_the_next_gets_the_slot_when_one_ends() -> None:
     """Leaving the block is giving the slot back."""
     one = scheduler(slots=1)

@@ -111,3 +111,39 @@ def test_usage_is_read_as_far_as_it_is_told() -> None:
 
     assert usage_of(told) == events.Usage(input_tokens=5, output_tokens=7)
     assert usage_of({}) == events.Usage()
+
+
+def test_a_character_cut_in_two_is_joined_again() -> None:
+    """A provider may cut an emoji's two halves apart; text and thoughts are joined apart."""
+    translator = Translator()
+    halves = "a\ud83c", "\udf0d b"
+
+    first, thought, second, rest = [
+        translator.translate(chunk(kind, text))
+        for kind, text in [
+            ("agent_message_chunk", halves[0]),
+            ("agent_thought_chunk", halves[0]),
+            ("agent_message_chunk", halves[1]),
+            ("agent_thought_chunk", "!"),
+        ]
+    ]
+
+    assert first == [events.TextDelta(text="a")]
+    assert thought == [events.ThoughtDelta(text="a")]
+    assert second == [events.TextDelta(text="🌍 b")]
+    assert rest == [events.ThoughtDelta(text="\ufffd!")]
+
+
+def test_half_a_character_in_a_tools_output_is_replaced() -> None:
+    """It could be neither stored nor sent; the rest of the output is told."""
+    cut = update(
+        "tool_call_update",
+        toolCallId="c1",
+        status="completed",
+        content=[{"type": "content", "content": {"type": "text", "text": "ok \ud83c"}}],
+    )
+
+    told = Translator().translate(cut)
+
+    assert told == [events.ToolUpdated(id="c1", status="completed", output="ok \ufffd")]
+    assert told[0].model_dump_json()
