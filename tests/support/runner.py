@@ -109,6 +109,7 @@ def run_runner(directory: Path, **settings: str) -> Iterator[RunningRunner]:
         "PORT": str(port),
         "LOG_LEVEL": "debug",
         "DEMO": "off",
+        "RUNNER_WARM_POOL": "0",  # what is not about it is quicker without
         **settings,
     }
     with log.open("ab") as out:
