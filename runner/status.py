@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Literal
 
 from runner.agents import opencode
 from runner.contract.problems import OpenCodeUnavailable
-from runner.contract.requests import OpenCodeHealth, QueueHealth, RunnerHealth, SandboxHealth
+from runner.contract.requests import (
+    OpenCodeHealth,
+    PoolHealth,
+    QueueHealth,
+    RunnerHealth,
+    SandboxHealth,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from runner.models.local import LocalModel
+    from runner.pool.warm import WarmPool
     from runner.sandbox.base import Limits, SandboxBackend
     from runner.scheduler.scheduler import Scheduler
 
@@ -28,6 +35,7 @@ class Status:
     backend: SandboxBackend
     limits: Limits
     local: LocalModel | None
+    pool: WarmPool | None
 
     def look(self) -> RunnerHealth:
         """Return the state of every part."""
@@ -44,10 +52,18 @@ class Status:
                 waiting=self.scheduler.waiting,
                 size=self.scheduler.queue_size,
             ),
+            pool=self._pool(),
             sandbox=SandboxHealth(
                 backend=self.backend.name, limits=dict(self.backend.enforced(self.limits))
             ),
             models={"local/smollm2-135m": local} if local else {},
+        )
+
+    def _pool(self) -> PoolHealth:
+        if self.pool is None:
+            return PoolHealth()
+        return PoolHealth(
+            size=self.pool.bounds.size, idle=self.pool.idle, booting=self.pool.booting
         )
 
     def _opencode(self) -> OpenCodeHealth:

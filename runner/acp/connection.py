@@ -68,6 +68,11 @@ class Connection:
         self._gone = False
         self._answering: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the agent still has its output open."""
+        return not self._gone
+
     def listen(self, on_notification: OnNotification | None) -> None:
         """Give notifications to *on_notification* from now on; None: to nobody."""
         self._on_notification = on_notification

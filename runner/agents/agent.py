@@ -1,45 +1,36 @@
-"""One OpenCode, booted in its sandbox and ready for a prompt."""
+"""OpenCode, booted in its sandbox: lent to one run, prompted once."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from runner.acp.connection import AgentGone, AgentRefused, MethodNotFound, connect
-from runner.acp.permissions import decide
+from runner.acp.connection import AgentGone, AgentRefused
 from runner.acp.translate import Translator, usage_of
-from runner.agents import opencode
 from runner.contract.problems import RunFailure
-from runner.credential_proxy.door import BASE_PATH, open_door
-from runner.credential_proxy.scripted import WarmUp
-from runner.plumbing.cleanup import finish
-from runner.sandbox.base import SandboxSpec
 
 if TYPE_CHECKING:
-    from asyncio import StreamReader
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from runner.acp.connection import Connection
-    from runner.agents.directories import RunDirectories
+    from runner.acp.questions import AskPermission, Questions
     from runner.agents.opencode import AgentModel
     from runner.contract.events import RunEvent, Usage
+    from runner.credential_proxy.door import Door
     from runner.credential_proxy.grants import Grant
-    from runner.egress.tunnel import Egress
-    from runner.sandbox.base import Inside, Limits, Sandbox, SandboxBackend
-
-    AskPermission = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+    from runner.sandbox.base import Sandbox
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_BOOT_TIMEOUT_S = 60.0
-_PROTOCOL_VERSION = 1
-_KEPT_STDERR_BYTES = 4096
+_BEGIN_TIMEOUT_S = 5.0
+_ATTEMPTS = 2
+"""A warm agent may have fallen ill unnoticed; then the run gets another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,26 +41,11 @@ class Outcome:
     usage: Usage
 
 
-class _Questions:
-    """Answers what OpenCode asks of its client; no to everything, before there is a run."""
-
-    def __init__(self) -> None:
-        self.on_permission: AskPermission | None = None
-
-    async def answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of one request."""
-        if method != "session/request_permission":
-            raise MethodNotFound
-        if self.on_permission is None:
-            return decide(params, allow=False)
-        return await self.on_permission(params)
-
-
 class Agent:
     """OpenCode with a session of its own; serves one run."""
 
     def __init__(
-        self, connection: Connection, session_id: str, sandbox: Sandbox, questions: _Questions
+        self, connection: Connection, session_id: str, sandbox: Sandbox, questions: Questions
     ) -> None:
         self._connection = connection
         self._sandbox = sandbox
@@ -98,99 +74,96 @@ class Agent:
 
         self._connection.listen(on_notification)
         self._questions.on_permission = on_permission
-        async with _limits_told(self._sandbox):
-            result = await _ask(self._connection, "session/prompt", _prompt(self.session_id, text))
+        async with limits_told(self._sandbox):
+            result = await ask(self._connection, "session/prompt", prompt(self.session_id, text))
         return Outcome(
             stop_reason=str(result.get("stopReason", "end_turn")), usage=usage_of(result)
         )
 
 
+class BootedAgent:
+    """OpenCode that belongs to nobody yet; its door lets nothing through."""
+
+    def __init__(
+        self, connection: Connection, sandbox: Sandbox, door: Door, questions: Questions
+    ) -> None:
+        self._connection = connection
+        self._sandbox = sandbox
+        self._door = door
+        self._questions = questions
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it can still be spoken to."""
+        return self._connection.is_open and self._sandbox.process.returncode is None
+
+    @asynccontextmanager
+    async def begin(self, model: AgentModel, grant: Grant) -> AsyncIterator[Agent]:
+        """Bind it to a run while the block runs: its door to *grant*, a session to *model*.
+
+        This is the place where a user's workspace would be moved in: before `session/new`, as
+        OpenCode looks around in it then. It serves one run; end it afterwards.
+
+        Raises:
+            RunFailure: OpenCode ended, stalled, or answered with an error.
+        """
+        with self._door.granted(grant):
+            try:
+                async with limits_told(self._sandbox), asyncio.timeout(_BEGIN_TIMEOUT_S):
+                    session_id = await open_session(self._connection, self._sandbox, model)
+            except TimeoutError as exc:
+                raise RunFailure("agent-stalled") from exc
+            yield Agent(self._connection, session_id, self._sandbox, self._questions)
+
+
+class AgentSource(Protocol):
+    """Where booted agents come from."""
+
+    def lend(self) -> AbstractAsyncContextManager[BootedAgent]:
+        """Yield an agent that nobody had before; on exit nothing of it is left.
+
+        Raises:
+            OpenCodeUnavailable, SandboxUnavailable: It can't be started.
+            RunFailure: It ended or stalled while booting.
+        """
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentFactory:
-    """Boots agents; holds what they have in common."""
+    """Gives each run its agent, warm or cold."""
 
-    backend: SandboxBackend
-    directories: RunDirectories
+    source: AgentSource
     binary: Callable[[], Path]
-    programs: tuple[Path, ...]
-    limits: Limits
-    egress: Egress | None = None
 
     @asynccontextmanager
     async def boot(self, model: AgentModel, grant: Grant) -> AsyncIterator[Agent]:
-        """Yield a booted agent; on exit nothing of it is left.
-
-        OpenCode does half a second of one-time work at its first answer and holds back the
-        pieces that come meanwhile. So a throw-away prompt, answered at the door, goes first.
+        """Yield an agent of the run's own; on exit nothing of it is left.
 
         Raises:
             OpenCodeUnavailable, SandboxUnavailable: It can't be started.
             RunFailure: It ended or stalled while booting.
         """
         async with AsyncExitStack() as stack:
-            directory = await stack.enter_async_context(self.directories.new())
-            sandbox = await stack.enter_async_context(
-                self.backend.start(self._spec(directory, model, grant))
-            )
-            await stack.enter_async_context(_drained(sandbox.process.stderr))
-            await stack.enter_async_context(
-                open_door(
-                    sandbox.door,
-                    grant,
-                    token_needed=not self.backend.door_is_identity,
-                    egress=self.egress,
-                )
-            )
-            reader, writer = sandbox.process.stdout, sandbox.process.stdin
-            if reader is None or writer is None:
-                raise RunFailure("agent-crashed")
-            questions = _Questions()
-            connection = await stack.enter_async_context(
-                connect(reader, writer, on_request=questions.answer)
-            )
-            yield await self._ready(connection, sandbox, grant, questions)
+            yield await self._begun(stack, model, grant)
 
-    async def _ready(
-        self, connection: Connection, sandbox: Sandbox, grant: Grant, questions: _Questions
-    ) -> Agent:
-        real_upstream = grant.upstream
-        grant.upstream = WarmUp(real_upstream.api)
-        try:
-            async with _limits_told(sandbox), asyncio.timeout(_BOOT_TIMEOUT_S):
-                await _ask(
-                    connection,
-                    "initialize",
-                    {"protocolVersion": _PROTOCOL_VERSION, "clientCapabilities": {}},
-                )
-                warm_up = await _new_session(connection, sandbox.inside)
-                await _ask(connection, "session/prompt", _prompt(warm_up, "."))
-                session_id = await _new_session(connection, sandbox.inside)
-        except TimeoutError as exc:
-            raise RunFailure("agent-stalled") from exc
-        finally:
-            grant.upstream = real_upstream
-        return Agent(connection, session_id, sandbox, questions)
-
-    def _spec(self, directory: Path, model: AgentModel, grant: Grant) -> SandboxSpec:
-        password = secrets.token_urlsafe(16)
-        return SandboxSpec(
-            command=(str(self.binary()), "acp"),
-            directory=directory,
-            environment=lambda inside: opencode.environment(
-                inside,
-                model,
-                token=grant.token,
-                server_password=password,
-                base_path=BASE_PATH,
-                egress=self.egress is not None,
-            ),
-            limits=self.limits,
-            path=self.programs,
-        )
+    async def _begun(self, stack: AsyncExitStack, model: AgentModel, grant: Grant) -> Agent:
+        for attempt in range(1, _ATTEMPTS + 1):
+            async with AsyncExitStack() as trial:
+                booted = await trial.enter_async_context(self.source.lend())
+                try:
+                    agent = await trial.enter_async_context(booted.begin(model, grant))
+                except RunFailure as failure:
+                    if attempt == _ATTEMPTS:
+                        raise
+                    log.warning("agent_did_not_begin", code=failure.code)
+                else:
+                    await stack.enter_async_context(trial.pop_all())
+                    return agent
+        raise RunFailure("agent-crashed")
 
 
 @asynccontextmanager
-async def _limits_told(sandbox: Sandbox) -> AsyncIterator[None]:
+async def limits_told(sandbox: Sandbox) -> AsyncIterator[None]:
     """Turn OpenCode's sudden end into the limit that it ran into, if it was one.
 
     Raises:
@@ -204,47 +177,35 @@ async def _limits_told(sandbox: Sandbox) -> AsyncIterator[None]:
         raise
 
 
-async def _new_session(connection: Connection, inside: Inside) -> str:
-    params = {"cwd": str(inside.workspace), "mcpServers": []}
-    return str((await _ask(connection, "session/new", params)).get("sessionId", ""))
+async def open_session(connection: Connection, sandbox: Sandbox, model: AgentModel) -> str:
+    """Return the id of a new session that works with *model*.
+
+    Raises:
+        RunFailure: OpenCode ended, or refused.
+    """
+    params = {"cwd": str(sandbox.inside.workspace), "mcpServers": []}
+    session_id = str((await ask(connection, "session/new", params)).get("sessionId", ""))
+    # The mode first: OpenCode's agents may have models of their own.
+    for option, value in (("mode", model.mode), ("model", model.id)):
+        choice = {"sessionId": session_id, "configId": option, "value": value}
+        await ask(connection, "session/set_config_option", choice)
+    return session_id
 
 
-def _prompt(session_id: str, text: str) -> dict[str, Any]:
+def prompt(session_id: str, text: str) -> dict[str, Any]:
+    """Return the parameters of `session/prompt`."""
     return {"sessionId": session_id, "prompt": [{"type": "text", "text": text}]}
 
 
-async def _ask(connection: Connection, method: str, params: dict[str, Any]) -> dict[str, Any]:
+async def ask(connection: Connection, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return OpenCode's answer.
+
+    Raises:
+        RunFailure: It ended, or answered with an error.
+    """
     try:
         return await connection.request(method, params)
     except AgentGone as exc:
         raise RunFailure("agent-crashed") from exc
     except AgentRefused as exc:
         raise RunFailure("agent-error", reason=exc.text[:300]) from exc
-
-
-@asynccontextmanager
-async def _drained(stderr: StreamReader | None) -> AsyncIterator[None]:
-    """Read *stderr* away while the block runs, so that OpenCode never waits for a reader."""
-    if stderr is None:
-        yield
-        return
-    reading = asyncio.create_task(_drain(stderr))
-    try:
-        yield
-    finally:
-        reading.cancel()
-        await finish(_settled(reading))
-
-
-async def _drain(stderr: StreamReader) -> None:
-    total = 0
-    with suppress(ConnectionError):
-        while data := await stderr.read(_KEPT_STDERR_BYTES):
-            total += len(data)
-    if total:
-        # Its words may quote the prompt: only their number is logged.
-        log.debug("agent_wrote_to_stderr", stderr_bytes=total)
-
-
-async def _settled(task: asyncio.Task[None]) -> None:
-    await asyncio.wait({task}, timeout=1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runner.contract.problems import OpenCodeUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runner.credential_proxy.upstreams import Api
     from runner.sandbox.base import Inside
@@ -49,8 +49,8 @@ _PERMISSIONS: dict[str, Any] = {
 }
 """Last match wins. No sandbox: a shell command can do what the sandbox lets it."""
 
+BUILD_MODE, ASK_MODE, CHAT_MODE = "build", "ask", "chat"
 _ASKED_FIRST = dict.fromkeys(("edit", "bash"), "ask")
-
 _CHAT_PROMPT = "You are a helpful coding assistant. Answer briefly."
 
 
@@ -70,6 +70,18 @@ class AgentModel:
     api: Api
     chat_only: bool = False
     asks_first: bool = False
+
+    @property
+    def id(self) -> str:
+        """As OpenCode names it."""
+        return f"{self.provider}/{self.name}"
+
+    @property
+    def mode(self) -> str:
+        """Which of OpenCode's agents works with it."""
+        if self.chat_only:
+            return CHAT_MODE
+        return ASK_MODE if self.asks_first else BUILD_MODE
 
 
 def find_binary(configured: Path | None) -> Path:
@@ -93,6 +105,19 @@ def version_of(binary: Path) -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return version if isinstance(version, str) else None
+
+
+def fingerprint(binary: Path) -> str:
+    """Return a word that changes when *binary* is replaced.
+
+    Raises:
+        OpenCodeUnavailable: It is gone.
+    """
+    try:
+        state = binary.stat()
+    except OSError as exc:
+        raise OpenCodeUnavailable from exc
+    return f"{binary}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}"
 
 
 def _installed() -> list[Path]:
@@ -126,7 +151,7 @@ def furnish_home(home: Path) -> None:
 
 def environment(
     inside: Inside,
-    model: AgentModel,
+    models: Sequence[AgentModel],
     *,
     token: str,
     server_password: str,
@@ -135,11 +160,11 @@ def environment(
 ) -> Mapping[str, str]:
     """Return OpenCode's whole environment but PATH: made from nothing.
 
-    Tools inherit it, so it holds no secret: *token* opens the run's own door, while the run
+    Tools inherit it, so it holds no secret: *token* opens the sandbox's own door, while a run
     lasts. *server_password* closes OpenCode's own HTTP server, which it opens on loopback.
     With *egress*, tools are told that the door lets them through to listed hosts.
     """
-    config = configuration(model, base_url=inside.door_url + base_path)
+    config = configuration(models, base_url=inside.door_url + base_path)
     return {
         "HOME": str(inside.home),
         "XDG_CONFIG_HOME": str(inside.home / ".config"),
@@ -167,17 +192,13 @@ def _proxy_variables(door_url: str) -> Mapping[str, str]:
     }
 
 
-def configuration(model: AgentModel, *, base_url: str) -> dict[str, Any]:
-    """Return OpenCode's configuration for a run with *model*: one provider, one model."""
-    agents: dict[str, Any] = {"title": {"disable": True}}
-    if model.chat_only:
-        agents["chat"] = {
-            "mode": "primary",
-            "temperature": 0,
-            "prompt": _CHAT_PROMPT,
-            "tools": {"*": False},
-        }
-    named = f"{model.provider}/{model.name}"
+def configuration(models: Sequence[AgentModel], *, base_url: str) -> dict[str, Any]:
+    """Return OpenCode's configuration: *models*, of which the first is the default.
+
+    It says what there is to choose from, before anybody knows who will choose; what a run may
+    really ask for is decided at its door.
+    """
+    default = models[0]
     return {
         "$schema": "https://opencode.ai/config.json",
         "share": "disabled",
@@ -189,24 +210,43 @@ def configuration(model: AgentModel, *, base_url: str) -> dict[str, Any]:
         "mcp": {},
         "instructions": [],
         "username": "user",
-        "enabled_providers": [model.provider],
-        "model": named,
-        "small_model": named,
-        "default_agent": "chat" if model.chat_only else "build",
-        "agent": agents,
-        "permission": _PERMISSIONS | (_ASKED_FIRST if model.asks_first else {}),
-        "provider": {model.provider: _provider(model, base_url)},
+        "enabled_providers": list(dict.fromkeys(model.provider for model in models)),
+        "model": default.id,
+        "small_model": default.id,
+        "default_agent": BUILD_MODE,
+        "agent": {
+            "title": {"disable": True},
+            CHAT_MODE: {
+                "mode": "primary",
+                "temperature": 0,
+                "prompt": _CHAT_PROMPT,
+                "tools": {"*": False},
+            },
+            ASK_MODE: {"mode": "primary", "permission": _ASKED_FIRST},
+        },
+        "permission": _PERMISSIONS,
+        "provider": _providers(models, base_url),
     }
 
 
-def _provider(model: AgentModel, base_url: str) -> dict[str, Any]:
-    details: dict[str, Any] = {"name": model.name}
-    if model.chat_only:
-        details |= {"tool_call": False, "limit": {"context": 4096, "output": 512}}
-    return {
-        "npm": _SDKS[model.api],
-        "name": model.provider,
-        "whitelist": [model.name],
-        "options": {"baseURL": base_url, "apiKey": f"{{env:{_TOKEN_VARIABLE}}}"},
-        "models": {model.name: details},
-    }
+def _providers(models: Sequence[AgentModel], base_url: str) -> dict[str, Any]:
+    providers: dict[str, Any] = {}
+    for model in models:
+        provider = providers.setdefault(
+            model.provider,
+            {
+                "npm": _SDKS[model.api],
+                "name": model.provider,
+                "whitelist": [],
+                "options": {"baseURL": base_url, "apiKey": f"{{env:{_TOKEN_VARIABLE}}}"},
+                "models": {},
+            },
+        )
+        provider["whitelist"].append(model.name)
+        provider["models"][model.name] = _details(model)
+    return providers
+
+
+def _details(model: AgentModel) -> dict[str, Any]:
+    small = {"tool_call": False, "limit": {"context": 4096, "output": 512}}
+    return {"name": model.name, **(small if model.chat_only else {})}

@@ -142,6 +142,16 @@ class QueueHealth(BaseModel):
     size: int = Field(description="How many runs may wait.")
 
 
+class PoolHealth(BaseModel):
+    """How many sandboxes are kept ready."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    size: int = Field(default=0, description="How many there should be.")
+    idle: int = Field(default=0, description="How many are ready.")
+    booting: int = Field(default=0, description="How many are on their way.")
+
+
 class SandboxHealth(BaseModel):
     """What keeps tenants apart."""
 
@@ -162,6 +172,7 @@ class RunnerHealth(BaseModel):
     version: str
     opencode: OpenCodeHealth
     queue: QueueHealth
+    pool: PoolHealth = PoolHealth()
     sandbox: SandboxHealth
     models: dict[str, str] = Field(
         default_factory=dict, description="State of the models that need no key."

@@ -1,16 +1,17 @@
-"""One run's door: a listening socket served with one run's grant.
+"""A sandbox's door: a listening socket, served with the grant of the run that has the sandbox.
 
-Where the socket is the run's alone, it is the identity; elsewhere the run token has to be
-shown. A closed door answers nobody: its connections end with it.
+Where the socket is the sandbox's alone, it is the identity; elsewhere a token has to be shown.
+A door without a grant refuses everything, and a closed one answers nobody: its connections end
+with it.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -21,7 +22,7 @@ from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from runner.credential_proxy.grants import Grant
     from runner.egress.tunnel import Egress
@@ -33,17 +34,56 @@ _MAX_BODY_BYTES = 64 << 20
 _CLOSE_TIMEOUT_S = 0.5
 
 
+class Door:
+    """What a listening socket is served with."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+        self._grant: Grant | None = None
+        self._log_context: dict[str, Any] = {}
+
+    @contextmanager
+    def granted(self, grant: Grant) -> Iterator[None]:
+        """Serve *grant*, and nothing else, while the block runs.
+
+        What is logged about its requests bears the log context of the caller.
+        """
+        if self._grant is not None:
+            raise RuntimeError("a door serves one grant at a time")
+        self._grant, self._log_context = grant, structlog.contextvars.get_contextvars()
+        try:
+            yield
+        finally:
+            self._grant, self._log_context = None, {}
+
+    @property
+    def log_context(self) -> Mapping[str, Any] | None:
+        """What to log about callers; None: nobody is let in."""
+        return self._log_context if self._grant is not None else None
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        if self._token is not None and not _shows_token(request, self._token):
+            log.warning("door_refused", reason="token")
+            return refusal(HTTPStatus.UNAUTHORIZED, "this door needs the run's token")
+        if self._grant is None:
+            log.warning("door_refused", reason="no grant")
+            return refusal(HTTPStatus.FORBIDDEN, "not offered here")
+        with structlog.contextvars.bound_contextvars(**self._log_context):
+            return await _serve(request, self._grant)
+
+
 @asynccontextmanager
 async def open_door(
-    door: socket.socket, grant: Grant, *, token_needed: bool, egress: Egress | None = None
-) -> AsyncIterator[None]:
-    """Serve *door* for *grant* while the block runs; with *egress*, let `CONNECT` through too."""
+    door: socket.socket, *, token: str | None, egress: Egress | None = None
+) -> AsyncIterator[Door]:
+    """Serve *door* while the block runs; with *egress*, let `CONNECT` through it too.
 
-    async def serve(request: web.Request) -> web.StreamResponse:
-        return await _serve(request, grant, token_needed=token_needed)
-
+    With a *token*, callers must show it.
+    """
+    served = Door(token)
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
-    app.router.add_route("*", "/{path:.*}", serve)
+    app.router.add_route("*", "/{path:.*}", served.serve)
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_TIMEOUT_S
     )
@@ -51,10 +91,10 @@ async def open_door(
     try:
         if egress is None:
             await web.SockSite(runner, door).start()
-            yield
+            yield served
         else:
-            async with keep_door(door, egress, _server_of(runner)):
-                yield
+            async with keep_door(door, egress, _server_of(runner), lambda: served.log_context):
+                yield served
     finally:
         await finish(runner.cleanup())
 
@@ -66,10 +106,7 @@ def _server_of(runner: web.AppRunner) -> web.Server:
     return runner.server
 
 
-async def _serve(request: web.Request, grant: Grant, *, token_needed: bool) -> web.StreamResponse:
-    if token_needed and not _shows_token(request, grant.token):
-        log.warning("door_refused", reason="token")
-        return refusal(HTTPStatus.UNAUTHORIZED, "this door needs the run's token")
+async def _serve(request: web.Request, grant: Grant) -> web.StreamResponse:
     allowed = BASE_PATH + PATHS[grant.upstream.api]
     if (request.method, request.path) != ("POST", allowed):
         log.info("door_refused", reason="path", method=request.method)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -15,7 +15,7 @@ from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from runner.egress.tunnel import Egress
 
@@ -27,10 +27,16 @@ _MAX_HEAD_BYTES = 8192
 
 @asynccontextmanager
 async def keep_door(
-    door: socket.socket, egress: Egress, model_calls: Callable[[], asyncio.Protocol]
+    door: socket.socket,
+    egress: Egress,
+    model_calls: Callable[[], asyncio.Protocol],
+    log_context: Callable[[], Mapping[str, Any] | None],
 ) -> AsyncIterator[None]:
-    """Serve *door* while the block runs; on exit its tunnels are closed."""
-    keeper = _Doorkeeper(egress, model_calls)
+    """Serve *door* while the block runs; on exit its tunnels are closed.
+
+    *log_context* says what to log about a tunnel; None: nobody may have one now.
+    """
+    keeper = _Doorkeeper(egress, model_calls, log_context)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(keeper.look_at, sock=door)
     try:
@@ -43,9 +49,15 @@ async def keep_door(
 class _Doorkeeper:
     """What is under way at one door."""
 
-    def __init__(self, egress: Egress, model_calls: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        egress: Egress,
+        model_calls: Callable[[], asyncio.Protocol],
+        log_context: Callable[[], Mapping[str, Any] | None],
+    ) -> None:
         self._egress = egress
         self._model_calls = model_calls
+        self._log_context = log_context
         self._undecided: set[_FirstLook] = set()
         self._tunnels: set[asyncio.Task[None]] = set()
 
@@ -58,7 +70,9 @@ class _Doorkeeper:
     def decide(self, look: _FirstLook, head: bytes) -> asyncio.Protocol:
         """Return who goes on with a connection that began with *head*."""
         self._undecided.discard(look)
-        return self._tunnel() if head.startswith(_CONNECT) else self._model_calls()
+        # The model calls' server refuses a CONNECT.
+        wants_out = head.startswith(_CONNECT) and self._log_context() is not None
+        return self._tunnel() if wants_out else self._model_calls()
 
     def forget(self, look: _FirstLook) -> None:
         """Forget a connection that ended before it said anything."""
@@ -84,7 +98,8 @@ class _Doorkeeper:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await self._egress.serve(reader, writer)
+            with structlog.contextvars.bound_contextvars(**(self._log_context() or {})):
+                await self._egress.serve(reader, writer)
         except OSError as exc:
             log.info("egress_broken", error=type(exc).__name__)
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,9 @@ if TYPE_CHECKING:
 
 
 class Grant:
-    """Binds a door to an upstream and a model.
+    """What a door serves: an upstream and a model.
 
     Attributes:
-        token: What OpenCode shows at the door; worthless anywhere else and afterwards.
         model: The only model that may be asked for, as the provider names it.
         upstream: Who answers.
         failure: Done when the provider has finally failed.
@@ -31,7 +29,6 @@ class Grant:
     def __init__(
         self, *, upstream: Upstream, model: str, tell: Callable[[RunEvent], Awaitable[None]]
     ) -> None:
-        self.token = secrets.token_urlsafe(32)
         self.model = model
         self.upstream = upstream
         self.tell = tell

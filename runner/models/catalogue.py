@@ -89,6 +89,12 @@ class Catalogue:
             default_without_key=self._default_for(has_key=self._operator_key is not None),
         )
 
+    def agent_models(self) -> tuple[AgentModel, ...]:
+        """Return what agents are to know of, what is most likely to be asked for first."""
+        first = self._default_for(has_key=self._operator_key is not None)
+        names = sorted(self._ids, key=lambda name: name != first)
+        return tuple(self._agent_model(name) for name in names)
+
     def choose(self, name: str | None, own_key: SecretStr | None) -> Choice:
         """Return the model *name* (None: the default) for a caller with *own_key* or none.
 
@@ -104,14 +110,16 @@ class Catalogue:
             raise ModelNotAllowed(model=name[:100], allowed=", ".join(self._ids))
         if _needs_key(name) and key is None:
             raise KeyRequired
+        model = self._agent_model(name)
+        return Choice(id=name, model=model, upstream=self._upstream(model.provider, key))
+
+    def _agent_model(self, name: str) -> AgentModel:
         provider, _, model = name.partition("/")
-        upstream = self._upstream(provider, key)
-        return Choice(
-            id=name,
-            model=AgentModel(
-                provider=provider, name=model, api=upstream.api, chat_only=provider == LOCAL
-            ),
-            upstream=upstream,
+        return AgentModel(
+            provider=provider,
+            name=model,
+            api=self._api if provider == OPENAI else "chat",
+            chat_only=provider == LOCAL,
         )
 
     def _upstream(self, provider: str, key: SecretStr | None) -> Upstream:

@@ -191,6 +191,7 @@ def run_runner(directory: Path, **settings: str) -> Iterator[RunningRunner]:
         "LOG_LEVEL": "debug",
         "DEMO": "off",
         "RUNNER_ATTACH_GRACE_S": "2",
+        "RUNNER_WARM_POOL": "0",  # what is not about it is quicker without
         **settings,
     }
     with log.open("ab") as out:

@@ -57,8 +57,9 @@ async def door(rules: tuple[str, ...], addresses: Sequence[str]) -> AsyncIterato
     grant = Grant(upstream=DemoTools(), model="tools", tell=tell)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)  # noqa: FBT003
-        async with open_door(listening, grant, token_needed=False, egress=egress):
-            yield listening.getsockname()[1]
+        async with open_door(listening, token=None, egress=egress) as served:
+            with served.granted(grant):
+                yield listening.getsockname()[1]
 
 
 async def ask(port: int, authority: str) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
