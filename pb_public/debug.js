@@ -3,16 +3,16 @@
 import PocketBase from "./vendor/pocketbase.es.mjs";
 import { Failure, ask } from "./debug/api.js";
 import { element } from "./debug/elements.js";
+import { follow } from "./debug/follow.js";
 import { askHealth, showHealth, watchHealth } from "./debug/health.js";
 import { RunView } from "./debug/run_view.js";
-import { readBatches } from "./debug/stream.js";
 import { currentLanguage, setLanguage, text, translate } from "./debug/texts.js";
 
 const pb = new PocketBase("/", undefined, currentLanguage());
 pb.autoCancellation(false);
 
 const view = new RunView();
-let running = null; // the AbortController of the run that is on
+let running = null; // the run that is on: {controller, token, format, id, stopped}
 let models = null; // the gateway's answer
 let keyState = null; // the gateway's answer
 let lastUser = ""; // whose run is on the page
@@ -102,7 +102,7 @@ function showAuth() {
   showModels();
   showKey();
   if (!signedIn) {
-    stopRun();
+    dropRun();
     return;
   }
   if (pb.authStore.record?.id !== lastUser) forgetRun();
@@ -115,7 +115,7 @@ function showAuth() {
 
 /** What one person asked is not for the next one. */
 function forgetRun() {
-  stopRun();
+  dropRun();
   element("prompt").value = "";
   element("key-input").value = "";
   view.clear();
@@ -179,52 +179,59 @@ function showKey() {
 
 // --- a run ------------------------------------------------------------------------------------
 
-async function run() {
+const STOP_MS = 5000; // until the run's own word about its end has to be here
+const CANCELLED = { type: "run.cancelled", by: "user" };
+const CURRENT_RUN = "opencode_debug_run"; // where the page remembers it across a reload
+
+/** Run the prompt, or go on reading the run *id*. */
+async function run(id = null) {
   if (running) return;
   const controller = new AbortController();
-  running = controller;
+  const current = { controller, format: element("format").value, id, stopped: false };
+  running = current;
   clearFailure();
   setRunning(true);
   view.begin();
   const clock = setInterval(() => view.refresh(), 1000);
   try {
-    await guarded((token) => stream(token, controller.signal));
+    await guarded(async (token) => {
+      current.token = token;
+      await stream(current);
+    });
   } catch (error) {
     if (!controller.signal.aborted) throw error;
   } finally {
     clearInterval(clock);
-    view.end(controller.signal.aborted ? "stopped" : "failed");
+    view.end(current.stopped || controller.signal.aborted ? "stopped" : "failed");
+    sessionStorage.removeItem(CURRENT_RUN);
     running = null;
     setRunning(false);
     askHealth();
   }
 }
 
-async function stream(token, signal) {
-  const format = element("format").value;
-  const body = { prompt: element("prompt").value };
-  if (element("model").value) body.model = element("model").value;
-  const response = await ask("/opencode/stream", {
-    method: "POST",
-    token,
-    accept: format,
-    body,
-    signal,
-  });
-  view.accepted({
-    runId: response.headers.get("X-Run-ID"),
-    requestId: response.headers.get("X-Request-ID"),
-  });
-  try {
-    for await (const batch of readBatches(response.body, format)) {
-      view.take(batch);
-      if (view.ended) break;
-    }
-  } catch (error) {
-    if (signal.aborted) throw error;
-    // The connection broke, or something in between put other bytes into it.
-  }
+async function stream(current) {
+  const { token, format, controller } = current;
+  const { signal } = controller;
+  const response = await (current.id
+    ? ask(`/opencode/runs/${current.id}/events`, { token, accept: format, signal })
+    : ask("/opencode/stream", { method: "POST", token, accept: format, body: wanted(), signal }));
+  current.id = response.headers.get("X-Run-ID");
   const requestId = response.headers.get("X-Request-ID");
+  view.accepted({ runId: current.id, requestId });
+  remember(current.id);
+  await follow(response, {
+    token,
+    format,
+    signal,
+    onCut: () => view.cut(),
+    take: (batch) => {
+      if (current.stopped) batch.events.forEach(cancelledByUs);
+      view.take(batch);
+      return view.ended;
+    },
+  });
+  if (current.stopped) return;
   if (!view.ended) {
     view.end("lost");
     throw new Failure(text("brokeOff"), { code: "network", requestId });
@@ -232,8 +239,59 @@ async function stream(token, signal) {
   if (view.failure) throw new Failure(view.failure.message, { code: view.failure.code, requestId });
 }
 
-function stopRun() {
-  running?.abort();
+/** Plain text has one word for all bad ends; this one is what was wanted. */
+function cancelledByUs(event) {
+  if (event.type === "run.failed" && !event.code) Object.assign(event, CANCELLED);
+}
+
+function wanted() {
+  const body = { prompt: element("prompt").value };
+  for (const field of ["model", "permission"]) {
+    if (element(field).value) body[field] = element(field).value;
+  }
+  return body;
+}
+
+/** End the run; its stream tells when it has ended. */
+async function stopRun() {
+  const current = running;
+  if (!current || current.stopped) return;
+  current.stopped = true;
+  element("stop").disabled = true;
+  if (current.id) {
+    const signal = AbortSignal.timeout(STOP_MS);
+    const options = { method: "DELETE", token: current.token, signal };
+    setTimeout(() => current.controller.abort(), STOP_MS);
+    await ask(`/opencode/runs/${current.id}`, options).catch(() => current.controller.abort());
+  } else {
+    current.controller.abort();
+  }
+}
+
+/** Leave the run behind at once, and have it end. */
+function dropRun() {
+  const current = running;
+  stopRun();
+  current?.controller.abort();
+}
+
+view.onAnswer = (permissionId, option) =>
+  guarded((token) =>
+    ask(`/opencode/runs/${running?.id}/permissions/${encodeURIComponent(permissionId)}`, {
+      method: "POST",
+      token,
+      body: { option },
+    }),
+  );
+
+function remember(id) {
+  if (id) sessionStorage.setItem(CURRENT_RUN, JSON.stringify({ id, user: lastUser }));
+}
+
+/** After a reload of the page: go on with the run that was on it. */
+function reattach() {
+  const { id, user } = JSON.parse(sessionStorage.getItem(CURRENT_RUN) ?? "{}");
+  if (id && user === lastUser && pb.authStore.isValid) run(id);
 }
 
 /** Switch between *Run* and *Stop*, and keep the keyboard where it is useful. */
@@ -265,7 +323,7 @@ function onSubmit(form, action) {
 }
 
 onSubmit("login-form", signIn);
-onSubmit("run-form", run);
+onSubmit("run-form", () => run());
 onSubmit("key-form", () =>
   changeKey({ method: "PUT", body: { api_key: element("key-input").value.trim() } }),
 );
@@ -293,4 +351,5 @@ element("prompt").addEventListener("keydown", (event) => {
 pb.authStore.onChange(showAuth); // here, or in another tab
 showLanguage();
 showAuth();
+reattach();
 watchHealth();

@@ -74,7 +74,7 @@ class Settings(ServiceSettings):
         "Idempotency-Key is known (a day at most).",
     )
     runner_attach_grace_s: PositiveFloat = Field(
-        default=10.0, description="How long an attached run lives without a reader."
+        default=5.0, description="How long an attached run lives without a reader."
     )
     runner_run_log_mb: PositiveInt = Field(
         default=64, description="Events kept per run; what is more becomes a `stream.gap`."

@@ -33,16 +33,19 @@ export class Failure extends Error {
  * @param {object} [options]
  * @param {string} [options.token] goes into a header, never into the address
  * @param {unknown} [options.body] sent as JSON
+ * @param {number | null} [options.lastEventId] number of the last event that is here already
  * @returns {Promise<Response>} an answer with a good status; its body is still to be read
  * @throws {Failure} no answer, or one that says no
  * @throws {DOMException} *signal* was aborted
  */
-export async function ask(path, { method = "GET", token, body, accept, signal } = {}) {
+export async function ask(path, options = {}) {
+  const { method = "GET", token, body, accept, signal, lastEventId = null } = options;
   const headers = {
     Accept: accept ?? "application/json",
     "Accept-Language": currentLanguage(),
   };
   if (token) headers.Authorization = `Bearer ${token}`;
+  if (lastEventId !== null) headers["Last-Event-ID"] = String(lastEventId);
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {

@@ -26,11 +26,15 @@ export class RunView {
   #endedAt = 0;
   #lastSignAt = 0;
   #waiting = null;
+  #isCut = false;
   #segment = null;
   #tools = new ToolList(element("tools"));
 
   /** What the stream said went wrong: `{message, code}`, or null. */
   failure = null;
+
+  /** What to do with a person's answer to what OpenCode asks. */
+  onAnswer = (_permissionId, _option) => {};
 
   /** Whether a run is on. */
   get active() {
@@ -60,6 +64,7 @@ export class RunView {
     this.#startedAt = 0;
     this.#endedAt = 0;
     this.#waiting = null;
+    this.#isCut = false;
     this.#segment = null;
     this.failure = null;
     this.#tools.clear();
@@ -80,6 +85,7 @@ export class RunView {
   /** Show what one chunk of the stream brought. */
   take({ bytes, events }) {
     this.#byteCount += bytes;
+    this.#isCut = false;
     this.#lastSignAt = performance.now();
     const answer = element("answer");
     const follow = answer.scrollHeight - answer.scrollTop - answer.clientHeight < 40;
@@ -87,6 +93,12 @@ export class RunView {
     this.#eventCount += events.length;
     this.#log(events);
     if (follow) answer.scrollTop = answer.scrollHeight;
+    this.refresh();
+  }
+
+  /** The connection broke, and is being mended. */
+  cut() {
+    this.#isCut = true;
     this.refresh();
   }
 
@@ -110,6 +122,7 @@ export class RunView {
   }
 
   #notice() {
+    if (this.#isCut) return text("reconnecting");
     if (this.#waiting) {
       const { attempt, reason, retry_s: retry } = this.#waiting;
       return text("waitingForProvider", { attempt, reason, retry });
@@ -151,7 +164,10 @@ export class RunView {
         return this.#tools.updated(event);
       case "permission.requested":
         element("activity").hidden = false;
-        return this.#tools.note(text("activityPermission", { title: event.title }));
+        this.#segment = null;
+        return this.#tools.asked(event, (option) => this.onAnswer(event.id, option));
+      case "permission.resolved":
+        return this.#tools.resolved(event);
       case "plan.updated":
         return this.#showPlan(event.entries ?? []);
       case "provider.waiting":

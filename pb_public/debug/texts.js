@@ -5,7 +5,7 @@
 
 const TEXTS = {
   // key: [de, en]
-  activityPermission: ["Erlaubnis: {title}", "Permission: {title}"],
+  activityPermission: ["OpenCode fragt: {title}", "OpenCode asks: {title}"],
   adminUi: ["PocketBase-Verwaltung", "PocketBase admin"],
   answer: ["Antwort", "Answer"],
   answerEmpty: ["Hier erscheint die Antwort.", "The answer appears here."],
@@ -62,6 +62,12 @@ const TEXTS = {
   newText: ["neu", "new"],
   oldText: ["alt", "old"],
   password: ["Passwort", "Password"],
+  permission: ["Rückfragen", "Questions"],
+  permissionAsk: ["fragen", "ask"],
+  permissionBy: ["{option} ({by})", "{option} ({by})"],
+  permissionDefault: ["wie vom Betreiber gewählt", "as the operator chose"],
+  permissionDenied: ["abgelehnt", "denied"],
+  permissionDeny: ["immer ablehnen", "always deny"],
   plainText: ["Text", "Plain text"],
   plan: ["Plan", "Plan"],
   prompt: ["Prompt", "Prompt"],
@@ -72,6 +78,10 @@ const TEXTS = {
     "{running} of {slots} running, {waiting} waiting",
   ],
   reason: ["Grund: {reason}", "Reason: {reason}"],
+  reconnecting: [
+    "Die Verbindung ist abgerissen und wird wiederhergestellt …",
+    "The connection broke off and is being restored …",
+  ],
   run: ["Ausführen", "Run"],
   sessionExpired: [
     "Die Anmeldung gilt nicht mehr; bitte neu anmelden.",

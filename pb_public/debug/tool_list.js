@@ -7,6 +7,7 @@ const SHOWN_CHARACTERS = 50_000; // of one output; more would stall the page, no
 export class ToolList {
   #list;
   #entries = new Map();
+  #questions = new Map();
 
   constructor(list) {
     this.#list = list;
@@ -14,6 +15,7 @@ export class ToolList {
 
   clear() {
     this.#entries.clear();
+    this.#questions.clear();
     this.#list.replaceChildren();
   }
 
@@ -44,9 +46,50 @@ export class ToolList {
     this.#list.append(item);
   }
 
+  /** Add a question with a button for each answer; *answer* gets the id of the one pressed. */
+  asked({ id, title, options }, answer) {
+    const item = document.createElement("li");
+    item.className = "note question";
+    const words = document.createElement("p");
+    words.textContent = text("activityPermission", { title });
+    const buttons = document.createElement("div");
+    buttons.className = "row actions";
+    for (const option of options ?? []) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = option.name || option.id;
+      button.dataset.option = option.id;
+      button.addEventListener("click", () => {
+        for (const other of buttons.children) other.disabled = true;
+        answer(option.id);
+      });
+      buttons.append(button);
+    }
+    item.append(words, buttons);
+    this.#list.append(item);
+    this.#questions.set(id, { buttons, options: options ?? [] });
+  }
+
+  /** Put the answer in the place of a question's buttons. */
+  resolved({ id, option, by }) {
+    const question = this.#questions.get(id);
+    if (!question) return;
+    const chosen = question.options.find((known) => known.id === option);
+    const answer = document.createElement("p");
+    answer.className = "fine";
+    answer.textContent = text("permissionBy", {
+      option: option ? chosen?.name || option : text("permissionDenied"),
+      by,
+    });
+    question.buttons.replaceWith(answer);
+    this.#questions.delete(id);
+  }
+
   /** The run is over: nothing in the list goes on. */
   settle() {
     for (const { item } of this.#entries.values()) item.classList.add("settled");
+    for (const { buttons } of this.#questions.values()) buttons.remove();
+    this.#questions.clear();
   }
 
   /** Show the words again after the language changed. */

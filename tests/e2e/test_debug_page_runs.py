@@ -98,8 +98,9 @@ async def test_the_pages_policy_refuses_markup_as_text(
     await page.close()
 
 
-async def test_stop_ends_the_run(runner: FakeRunner, signed_in: Page) -> None:
-    """Stop closes the run's connection, which ends the run, and says so."""
+@pytest.mark.parametrize("media_type", FORMATS)
+async def test_stop_ends_the_run(runner: FakeRunner, signed_in: Page, media_type: str) -> None:
+    """Stop cancels the run, and the page says so; that is no failure."""
 
     async def script(stage: Stage) -> None:
         await stage.send(STARTED, text("so far"))
@@ -107,16 +108,104 @@ async def test_stop_ends_the_run(runner: FakeRunner, signed_in: Page) -> None:
 
     runner.script = script
 
+    await signed_in.select_option("#format", media_type)
     await signed_in.fill("#prompt", "x")
     await signed_in.click("#run")
     await expect(signed_in.locator("#answer")).to_have_text("so far")
     await signed_in.click("#stop")
 
-    await ends(signed_in, "stopped")
-    await expect(signed_in.locator("#answer")).to_have_text("so far")
+    await ends(signed_in, "cancelled")
+    await expect(signed_in.locator("#answer")).to_contain_text("so far")
     await expect(signed_in.locator("#error")).to_be_hidden()
-    async with asyncio.timeout(10):
-        await runner.left.wait()
+    [stage] = runner.runs.values()
+    assert stage.last == {"type": "run.cancelled", "by": "user"}
+
+
+@pytest.mark.parametrize("media_type", FORMATS[:2])
+async def test_a_cut_connection_is_mended(
+    runner: FakeRunner, gateway: RunningGateway, signed_in: Page, media_type: str
+) -> None:
+    """The page comes back to its run and shows everything once."""
+    go = asyncio.Event()
+
+    async def script(stage: Stage) -> None:
+        await stage.send(STARTED, text("Grü"))
+        await go.wait()
+        await stage.send(text("ße"), FINISHED)
+
+    runner.script = script
+    begun: list[bytes] = []
+
+    async def cut(route: Route) -> None:
+        """Let the run begin, and hand on the first half of its stream alone."""
+        async with gateway.http.post(
+            f"{gateway.url}/opencode/stream",
+            data=route.request.post_data_buffer,
+            headers={**await route.request.all_headers()},
+        ) as response:
+            while "Grü".encode() not in b"".join(begun):
+                begun.append(await response.content.readany())
+            headers = {"X-Run-ID": response.headers["X-Run-ID"], "Content-Type": media_type}
+            await route.fulfill(status=200, headers=headers, body=b"".join(begun))
+        go.set()
+
+    await signed_in.route("**/opencode/stream", cut)
+    await signed_in.select_option("#format", media_type)
+    await signed_in.fill("#prompt", "x")
+    await signed_in.click("#run")
+    await ends(signed_in, "finished")
+
+    await expect(signed_in.locator("#answer")).to_have_text("Grüße")
+
+
+async def test_a_reload_goes_on_with_the_run(runner: FakeRunner, signed_in: Page) -> None:
+    """A page that is loaded anew shows the run that was on it from its beginning."""
+    go = asyncio.Event()
+
+    async def script(stage: Stage) -> None:
+        await stage.send(STARTED, text("vor"))
+        await go.wait()
+        await stage.send(text("her"), FINISHED)
+
+    runner.script = script
+    await signed_in.fill("#prompt", "x")
+    await signed_in.click("#run")
+    await expect(signed_in.locator("#answer")).to_have_text("vor")
+
+    await signed_in.reload()
+    await expect(signed_in.locator("#answer")).to_have_text("vor")
+    go.set()
+    await ends(signed_in, "finished")
+
+    await expect(signed_in.locator("#answer")).to_have_text("vorher")
+    assert len(runner.runs) == 1
+
+
+async def test_what_opencode_asks_is_answered_with_a_button(
+    runner: FakeRunner, signed_in: Page
+) -> None:
+    """The question and its answers are text; the one pressed reaches the run."""
+    options = [{"id": "once", "name": "Allow once"}, {"id": "no", "name": HOSTILE}]
+    asked = {"type": "permission.requested", "id": "p/1", "title": HOSTILE, "options": options}
+
+    async def script(stage: Stage) -> None:
+        await stage.send(STARTED, {**asked, "deadline": "2030-01-01T00:00:00Z"})
+        permission, option = await stage.answers.get()
+        resolved = {"type": "permission.resolved", "id": permission, "option": option}
+        await stage.send({**resolved, "by": "user"}, FINISHED)
+
+    runner.script = script
+    await signed_in.select_option("#permission", "ask")
+    await signed_in.fill("#prompt", "x")
+    await signed_in.click("#run")
+    question = signed_in.locator("#tools .question")
+    await expect(question).to_contain_text(HOSTILE)
+    await question.locator("button", has_text="Allow once").click()
+    await ends(signed_in, "finished")
+
+    await expect(question).to_contain_text("Allow once (user)")
+    await expect(question.locator("button")).to_have_count(0)
+    assert runner.started[-1]["permission"] == "ask"
 
 
 async def test_tools_queue_and_usage_are_shown(runner: FakeRunner, signed_in: Page) -> None:

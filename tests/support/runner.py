@@ -181,7 +181,7 @@ def new_run_id() -> str:
 @contextmanager
 def run_runner(directory: Path, **settings: str) -> Iterator[RunningRunner]:
     """Start `python -m runner` with *settings* as its environment; end it afterwards."""
-    port = unused_port()
+    port = int(settings.get("PORT") or unused_port())
     log = directory / "runner.log"
     environment = {
         "PATH": os.environ["PATH"],
