@@ -10,6 +10,7 @@ import structlog
 
 from gateway.app import create_app, serving
 from gateway.settings import Settings, load
+from gateway.spool import SpoolUnwritable
 from gateway.vault import BadVaultKeys
 from runner.plumbing.logging import configure_logging
 from runner.plumbing.settings import BadSettings, refuse
@@ -23,6 +24,7 @@ async def serve(settings: Settings) -> None:
     Raises:
         OSError: The address can't be listened on.
         BadVaultKeys: The encryption keys can't be used.
+        SpoolUnwritable: `DATA_DIR` can't be written.
     """
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -45,6 +47,8 @@ def main() -> None:
         asyncio.run(serve(settings))
     except BadVaultKeys as exc:
         refuse("gateway", exc)
+    except SpoolUnwritable as exc:
+        refuse("gateway", f"DATA_DIR: {exc}")
     except OSError as exc:
         address = f"{settings.gateway_host}:{settings.gateway_port}"
         if exc.errno == errno.EADDRINUSE:

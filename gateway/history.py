@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import structlog
 
 from gateway.auth.tokens import ANONYMOUS
-from gateway.spool import Spool
+from gateway.spool import Intents, Spool
 from runner.contract.events import Usage
-from runner.contract.problems import PocketBaseUnavailable, RunnerUnavailable, ServiceError
+from runner.contract.problems import PocketBaseUnavailable, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -36,6 +36,7 @@ _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 5.0
 _LOOK_EVERY_S = 2.0  # at runs that nobody reads
 _REMEMBERED = 10_000
+_UNSURE_AFTER_S = 30.0  # the runner's answer is waited for half as long
 _AT_ONCE = 50  # ids in one question
 _REQUEST_ID = "gateway-history"
 ENDED = frozenset({"finished", "failed", "cancelled"})
@@ -84,6 +85,8 @@ class History:
         self._reconcile_s = reconcile_s
         self._spools: list[Spool] = []
         self._own: Spool | None = None
+        self._intents = Intents(directory)
+        self._asking: dict[str, dict[str, Any]] = {}
         self._open: set[str] = set()
         self._recorded: dict[str, None] = {}  # the latest, so that readers cause no work again
         self._look_at_records = 0.0
@@ -95,7 +98,7 @@ class History:
         """Tell PocketBase, and look after runs that nobody reads, while the block runs.
 
         Raises:
-            OSError: The spool can't be written.
+            SpoolUnwritable: The spool can't be written.
         """
         self._own = Spool.create(self._directory)
         self._spools = [self._own]
@@ -110,9 +113,8 @@ class History:
                 spool.close()
             self._spools, self._own = [], None
 
-    def began(self, run_id: str, *, subject: str, prompt: str, model: str | None) -> None:
-        """Record that the runner accepted a run."""
-        self._look_after(run_id)
+    def asking(self, run_id: str, *, subject: str, prompt: str, model: str | None) -> None:
+        """Keep that the runner is about to be asked for a run."""
         fields = {
             "user": _user_of(subject),
             "prompt": self._kept(prompt),
@@ -120,7 +122,24 @@ class History:
             "status": "running",
             "started": _now(),
         }
-        self._append({"op": "began", "id": run_id, "fields": fields})
+        self._asking[run_id] = fields
+        try:
+            self._intents.keep(run_id, fields)
+        except OSError as exc:
+            log.warning("record_not_spooled", run_id=run_id, error=exc.strerror)
+
+    def began(self, run_id: str, accepted_id: str) -> None:
+        """Record that the runner accepted what was asked for as *run_id*, as *accepted_id*."""
+        self._look_after(accepted_id)
+        fields = self._asking.pop(run_id)
+        if self._append({"op": "began", "id": accepted_id, "fields": fields}):
+            self._intents.drop(run_id)
+
+    def refused(self, run_id: str, *, for_sure: bool) -> None:
+        """Take note that there is no such run; where that is not sure, it will be looked for."""
+        del self._asking[run_id]
+        if for_sure:
+            self._intents.drop(run_id)
 
     def look_at(self, run_id: str) -> None:
         """Take note that a run seems to have ended: the runner will be asked at once."""
@@ -216,25 +235,40 @@ class History:
                     self._open.update(await self._records.unfinished())
                     self._look_at_records = time.monotonic() + self._reconcile_s
             with suppress(ServiceError):
+                await self._ask_for_intents()
                 await self._ask_runner()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_LOOK_EVERY_S, self._reconcile_s)):
                     await self._something_ended.wait()
 
+    async def _ask_for_intents(self) -> None:
+        """Find out what became of what was asked for and never answered."""
+        unsure = self._intents.older_than(_UNSURE_AFTER_S)
+        if not unsure:
+            return
+        for run_id in await self._known(sorted(unsure)):
+            self._look_after(run_id)
+            if not self._append({"op": "began", "id": run_id, "fields": unsure[run_id]}):
+                return
+        for run_id in unsure:
+            self._intents.drop(run_id)
+
     async def _ask_runner(self) -> None:
         waiting = sorted(self._open)
-        for first in range(0, len(waiting), _AT_ONCE):
-            asked = waiting[first : first + _AT_ONCE]
-            try:
-                states = await self._runner.states(asked, request_id=_REQUEST_ID)
-            except RunnerUnavailable:
-                log.debug("records_wait_for_runner", runs=len(waiting))
-                return
-            known = {state.run_id: state for state in states}
-            for run_id in asked:
-                state = known.get(run_id)
-                if state is None or state.status in ENDED:
-                    self._ended(run_id, state)
+        known = await self._known(waiting)
+        for run_id in waiting:
+            state = known.get(run_id)
+            if state is None or state.status in ENDED:
+                self._ended(run_id, state)
+
+    async def _known(self, run_ids: list[str]) -> dict[str, RunState]:
+        """Return the states of the runs that the runner knows."""
+        found: dict[str, RunState] = {}
+        for first in range(0, len(run_ids), _AT_ONCE):
+            asked = run_ids[first : first + _AT_ONCE]
+            states = await self._runner.states(asked, request_id=_REQUEST_ID)
+            found |= {state.run_id: state for state in states}
+        return found
 
 
 _LOST = {"status": "failed", "error_code": "runner-restarted"}

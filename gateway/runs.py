@@ -25,45 +25,14 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from gateway.auth.tokens import Identity
+    from gateway.callers import Caller, Prompt
     from gateway.streaming.lines import EventLine
-    from runner.contract.requests import Language, Permission, RunAccepted, RunState
+    from runner.contract.requests import RunAccepted, RunState
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _ID_CHARS = string.ascii_lowercase + string.digits
 _ID_LENGTH = 15
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Caller:
-    """Who asks, and how.
-
-    Attributes:
-        identity: Who it is.
-        token: What they showed; empty for callers without an account.
-        request_id: Of this request.
-        language: What to speak with them.
-    """
-
-    identity: Identity
-    token: str
-    request_id: str
-    language: Language
-
-    @property
-    def subject(self) -> str:
-        """What the runner knows them as."""
-        return self.identity.user_id
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prompt:
-    """What a caller wants, checked."""
-
-    text: str
-    model: str | None
-    permission: Permission | None = None
-    idempotency_key: str | None = None
 
 
 class Keys(Protocol):
@@ -107,8 +76,14 @@ class Records(Protocol):
 class Recorder(Protocol):
     """Who writes the records."""
 
-    def began(self, run_id: str, *, subject: str, prompt: str, model: str | None) -> None:
-        """Record that a run was accepted."""
+    def asking(self, run_id: str, *, subject: str, prompt: str, model: str | None) -> None:
+        """Keep that the runner is about to be asked for a run."""
+
+    def began(self, run_id: str, accepted_id: str) -> None:
+        """Record that the runner accepted it, as *accepted_id*."""
+
+    def refused(self, run_id: str, *, for_sure: bool) -> None:
+        """Take note that there is no such run, as far as one can tell."""
 
     def look_at(self, run_id: str) -> None:
         """Take note that a run seems to have ended."""
@@ -179,11 +154,16 @@ class RunService:
         return accepted[0]
 
     async def _hand_over(self, run: StartRun, accepted: list[str], *, request_id: str) -> None:
-        answer = await self._runner.start(run, request_id=request_id)
+        self._recorder.asking(run.run_id, subject=run.subject, prompt=run.prompt, model=run.model)
+        try:
+            answer = await self._runner.start(run, request_id=request_id)
+        except ServiceError as exc:
+            self._recorder.refused(run.run_id, for_sure=not isinstance(exc, RunnerUnavailable))
+            raise
         if answer.joined:
             log.info("run_joined", run_id=answer.run_id)
         # One that was joined may be of a gateway that died before it could write this down.
-        self._recorder.began(answer.run_id, subject=run.subject, prompt=run.prompt, model=run.model)
+        self._recorder.began(run.run_id, answer.run_id)
         accepted.append(answer.run_id)
 
     async def read(

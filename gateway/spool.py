@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _SUFFIX = ".ndjson"
+_INTENT = ".asked"
+
+
+class SpoolUnwritable(ValueError):
+    """The spool can't be written where it shall be; the text says why."""
 
 
 class Spool:
@@ -40,22 +46,25 @@ class Spool:
         """Begin a file in *directory*.
 
         Raises:
-            OSError: It can't be written there.
+            SpoolUnwritable: It can't be written there.
         """
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = secrets.token_hex(8)
         draft = directory / f"{name}.new"
-        fd = os.open(draft, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        # Under its own name only once it is locked: else it would look like a dead process's.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return cls(fd, draft.rename(directory / f"{name}{_SUFFIX}"))
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fd = os.open(draft, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+            # Under its own name only once it is locked: else it would look like a dead process's.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return cls(fd, draft.rename(directory / f"{name}{_SUFFIX}"))
+        except OSError as exc:
+            raise SpoolUnwritable(f"{directory} can't be written: {exc.strerror}") from exc
 
     @classmethod
     def take_over(cls, directory: Path) -> Iterator[Spool]:
         """Yield the spools that processes left behind, oldest first; they are the caller's now."""
-        for path in sorted(directory.glob(f"*{_SUFFIX}"), key=_age):
+        for path in sorted(directory.glob(f"*{_SUFFIX}"), key=_changed_at):
             with suppress(OSError):  # held, or taken over by another
-                fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                fd = os.open(path, os.O_RDWR | os.O_APPEND)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.fstat(fd).st_nlink == 0:
@@ -110,7 +119,51 @@ class Spool:
             return file.readline()
 
 
-def _age(path: Path) -> float:
+class Intents:
+    """What is being asked of the runner right now: a file each, until its answer is known.
+
+    One that stays tells of a run that may have begun without anybody having written it down: the
+    answer got lost, or the process that asked.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def keep(self, run_id: str, fields: dict[str, Any]) -> None:
+        """Keep that a run is asked for.
+
+        Raises:
+            OSError: The disk does not take it.
+        """
+        fd = os.open(self._path(run_id), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(json.dumps(fields, ensure_ascii=False).encode())
+
+    def drop(self, run_id: str) -> None:
+        """Take note that what became of it is known."""
+        with suppress(OSError):
+            self._path(run_id).unlink(missing_ok=True)
+
+    def older_than(self, age_s: float) -> dict[str, dict[str, Any]]:
+        """Return the fields of those nobody can be waiting for any more, by run."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in self._directory.glob(f"*{_INTENT}"):
+            if time.time() - _changed_at(path) < age_s:
+                continue
+            fields: Any = None
+            with suppress(OSError, ValueError):
+                fields = json.loads(path.read_bytes())
+            if isinstance(fields, dict):
+                found[path.stem] = fields
+            else:  # cut off in the middle: then nothing had been asked yet
+                self.drop(path.stem)
+        return found
+
+    def _path(self, run_id: str) -> Path:
+        return self._directory / f"{run_id}{_INTENT}"
+
+
+def _changed_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:

@@ -15,7 +15,7 @@ from gateway.streaming.responder import stream_events, stream_headers
 from runner.contract.headers import RUN_ID
 
 if TYPE_CHECKING:
-    from gateway.runs import Caller
+    from gateway.callers import Caller
     from gateway.streaming.encoders import Encoder
 
 

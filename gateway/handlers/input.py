@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl
 from aiohttp import hdrs, web
 
 from gateway.auth.tokens import token_of
+from gateway.callers import Caller, Prompt
 from gateway.keys import IDENTITY, SETTINGS
 from gateway.language import language_of
 from gateway.models import EventsQuery, StreamRequest
-from gateway.runs import Caller, Prompt
 from gateway.streaming.encoders import encoder_for
 from runner.contract.problems import (
     BadRequest,

@@ -21,7 +21,7 @@ from gateway.models import StreamRequest
 from gateway.streaming.responder import stream_headers
 
 if TYPE_CHECKING:
-    from gateway.runs import Prompt
+    from gateway.callers import Prompt
     from gateway.streaming.encoders import Encoder
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.fake_runner import FINISHED, STARTED, playing, run_fake_runner, text
+from gateway.keys import SETTINGS
+from runner.contract.problems import QueueFull
+from tests.support.fake_runner import FINISHED, STARTED, Stage, playing, run_fake_runner, text
 from tests.support.gateway import gateway_settings, run_gateway
 from tests.support.pocketbase import free_port, run_pocketbase
 from tests.support.processes import eventually
@@ -16,7 +19,7 @@ from tests.support.processes import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.fake_runner import FakeRunner, Stage
+    from tests.support.fake_runner import FakeRunner
     from tests.support.gateway import RunningGateway
     from tests.support.pocketbase import RunningPocketBase, User
 
@@ -296,6 +299,50 @@ async def test_records_wait_on_disk_while_pocketbase_is_away(
     assert told == expected | anonymous
     finished = [r for r in records.values() if r["prompt"].endswith(" 0")]
     assert all({name: r[name] for name in USAGE} == USAGE for r in finished)
+
+
+async def test_a_run_whose_answer_got_lost_is_found(
+    runner: FakeRunner, pocketbase: RunningPocketBase, alice: User
+) -> None:
+    """Asked for, accepted, and nobody there to hear it: the next gateway records it."""
+    settings = gateway_settings(pocketbase, runner_url=runner.url)
+    spool = settings.data_dir / "spool"
+    spool.mkdir(parents=True)
+    fields = {
+        "user": alice.id,
+        "prompt": "x",
+        "status": "running",
+        "started": "2026-01-01T00:00:00Z",
+    }
+    for run_id in ("a" * 15, "b" * 15, "c" * 15):
+        intent = spool / f"{run_id}.asked"
+        intent.write_text(json.dumps(fields), encoding="utf-8")
+        os.utime(intent, (0, 0))
+    (spool / f"{'c' * 15}.asked").write_bytes(b'{"user"')
+    body = {"run_id": "a" * 15, "subject": alice.id, "prompt": "x"}
+    stage = runner.runs["a" * 15] = Stage(runner, body)
+    await stage.send(STARTED, FINISHED)
+
+    async with run_gateway(settings):
+        [record] = await until_recorded(pocketbase, alice, 1)
+        await eventually(lambda: not list(spool.glob("[ab]*.asked")))
+
+    assert (record["id"], record["status"], record["prompt"]) == ("a" * 15, "finished", "x")
+
+
+async def test_what_was_refused_leaves_nothing(
+    gateway: RunningGateway, runner: FakeRunner, pocketbase: RunningPocketBase, alice: User
+) -> None:
+    """No record of a run that there never was, and nothing on disk."""
+    runner.refusal = QueueFull()
+    async with gateway.stream(alice) as response:
+        assert response.status == 503
+    runner.refusal = None
+    run_id = await started(gateway, alice)
+    [record] = await until_recorded(pocketbase, alice, 1)
+
+    assert record["id"] == run_id
+    assert not list((gateway.app[SETTINGS].data_dir / "spool").glob("*.asked"))
 
 
 async def test_a_spool_that_was_cut_off_tells_what_is_whole(

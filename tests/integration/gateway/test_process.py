@@ -140,7 +140,9 @@ async def test_what_is_wrong_at_the_start_is_one_line(
     bad_keys = await ends_with_one_line({**env, "KEY_ENCRYPTION_KEYS": "abc"}, tmp_path / "2")
     typo = await ends_with_one_line({**env, "GATEWAY_PROT": "1"}, tmp_path / "3")
     missing = await ends_with_one_line({**env, "RUNNER_TOKEN": ""}, tmp_path / "4")
+    nowhere = await ends_with_one_line({**env, "DATA_DIR": "/dev/null"}, tmp_path / "5")
 
     assert "KEY_ENCRYPTION_KEYS" in bad_keys
     assert "GATEWAY_PROT" in typo
     assert "RUNNER_TOKEN" in missing
+    assert nowhere.startswith("gateway: DATA_DIR: /dev/null/spool can't be written")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.support.fake_provider import FakeProvider
     from tests.support.runner import RunnerClient, RunningRunner
 
+pytestmark = pytest.mark.timeout(180)
+
 WITHIN_S = 2.0
 SLEEPER = "setsid sleep 300 & sleep 301 & trap '' TERM; sleep 302"
 
@@ -27,7 +29,7 @@ SLEEPER = "setsid sleep 300 & sleep 301 & trap '' TERM; sleep 302"
 async def reached(
     client: RunnerClient, run_id: str, phase: Phase, also: Callable[[], object] = lambda: True
 ) -> None:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(100):
         while (await client.state(run_id)).phase != phase or not also():
             await asyncio.sleep(0.02)
 
@@ -79,7 +81,7 @@ async def test_a_queued_run_is_cancelled_without_having_begun(
     async with runner.client() as client:
         before = [await client.start(f"{number}") for number in range(2)]
         queued, behind = await client.start("2"), await client.start("3")
-        async with client.events(queued) as response, asyncio.timeout(30):
+        async with client.events(queued) as response, asyncio.timeout(100):
             reading = read_events(response)
             assert await anext(reading) == events.RunQueued(position=1)
             assert (await client.state(queued)).position == 1
@@ -123,16 +125,16 @@ async def test_an_attached_run_survives_a_short_absence_and_no_longer_one(
     async with runner.client() as client:
         never_read = await client.start("never read", attached=True)
         run_id = await client.start("read", attached=True)
-        async with client.events(run_id) as response, asyncio.timeout(30):
+        async with client.events(run_id) as response, asyncio.timeout(100):
             assert isinstance(await anext(read_events(response)), events.RunStarted)
             await provider.arrived.wait()
-        async with client.events(run_id, after=0) as response, asyncio.timeout(30):
+        async with client.events(run_id, after=0) as response, asyncio.timeout(100):
             for _ in range(6):
                 gate.release()
             told = [event async for event in read_events(response)]
             assert isinstance(told[-1], events.RunFinished), told[-1]
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             last = None
             while last is None:
                 state = await client.state(never_read)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 TOUCH = ("bash", {"command": "echo was-done", "description": "x"})
 
+PATIENCE_S = 150
+pytestmark = pytest.mark.timeout(PATIENCE_S + 30)
+
 
 async def up_to_the_request(
     reading: AsyncIterator[RunEvent],
@@ -67,7 +70,7 @@ def resolved(told: list[RunEvent]) -> events.PermissionResolved:
 async def test_yes_lets_it_go_on(runner: RunningRunner, provider: FakeProvider) -> None:
     """The command runs, the answer follows."""
     provider.plan = Plan(tools=[TOUCH], pieces=["done"])
-    async with runner.client() as client, asyncio.timeout(50):
+    async with runner.client() as client, asyncio.timeout(PATIENCE_S):
         told = await answered(client, await client.start(permission="ask"), "allow_once")
 
     assert was_done(told)
@@ -77,7 +80,7 @@ async def test_yes_lets_it_go_on(runner: RunningRunner, provider: FakeProvider) 
 async def test_no_keeps_it_from_happening(runner: RunningRunner, provider: FakeProvider) -> None:
     """The command does not run; the run ends by itself."""
     provider.plan = Plan(tools=[TOUCH], pieces=["done"])
-    async with runner.client() as client, asyncio.timeout(50):
+    async with runner.client() as client, asyncio.timeout(PATIENCE_S):
         told = await answered(client, await client.start(permission="ask"), "reject_once")
 
     assert not was_done(told)
@@ -103,7 +106,7 @@ async def test_never_is_no_and_waiting_for_a_person_is_not_silence(
 ) -> None:
     """The deadline denies; the idle watchdog, shorter than it, leaves the run alone."""
     provider.plan = Plan(tools=[TOUCH], pieces=["done"])
-    async with asking.client() as client, asyncio.timeout(50):
+    async with asking.client() as client, asyncio.timeout(PATIENCE_S):
         run_id = await client.start()
         told = await client.log(run_id)
         assert await client.answer(run_id, resolved(told).id, "once") == 409  # late
@@ -135,7 +138,7 @@ async def test_a_silent_tool_is_told_apart(asking: RunningRunner, provider: Fake
     """A tool that says nothing for too long ends the run, and the message says whom it was."""
     sleep = ("bash", {"command": "sleep 60", "description": "x"})
     provider.plan = Plan(tools=[sleep])
-    async with asking.client() as client, asyncio.timeout(50):
+    async with asking.client() as client, asyncio.timeout(PATIENCE_S):
         run_id = await client.start()
         async with client.events(run_id) as response:
             reading = read_events(response)

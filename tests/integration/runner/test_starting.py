@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from runner.contract import events
 from tests.support.fake_provider import Plan
 from tests.support.runner import new_run_id
@@ -12,6 +14,9 @@ from tests.support.runner import new_run_id
 if TYPE_CHECKING:
     from tests.support.fake_provider import FakeProvider
     from tests.support.runner import RunnerClient, RunningRunner
+
+PATIENCE_S = 150
+pytestmark = pytest.mark.timeout(PATIENCE_S + 30)
 
 
 async def started(client: RunnerClient, prompt: str, **fields: Any) -> tuple[int, Any]:
@@ -25,7 +30,7 @@ async def started(client: RunnerClient, prompt: str, **fields: Any) -> tuple[int
 async def test_a_key_names_one_run(runner: RunningRunner, provider: FakeProvider) -> None:
     """Again: the same run, also after its end. With another body: a conflict. Per subject."""
     key = new_run_id()
-    async with runner.client() as client, runner.client("bob") as bob, asyncio.timeout(50):
+    async with runner.client() as client, runner.client("bob") as bob, asyncio.timeout(PATIENCE_S):
         run_id = await client.start("Hi", idempotency_key=key)
         assert await started(client, "Hi", idempotency_key=key) == (202, (run_id, True))
         for other in ({"prompt": "Ho"}, {"model": "openai/other"}, {"permission": "ask"}):
@@ -41,7 +46,7 @@ async def test_a_key_names_one_run(runner: RunningRunner, provider: FakeProvider
 
 async def test_a_run_id_names_one_run(runner: RunningRunner, provider: FakeProvider) -> None:
     """A gateway whose answer got lost may ask again; nobody else gets at it."""
-    async with runner.client() as client, runner.client("bob") as bob, asyncio.timeout(50):
+    async with runner.client() as client, runner.client("bob") as bob, asyncio.timeout(PATIENCE_S):
         run_id = await client.start("Hi")
         assert await started(client, "Hi", run_id=run_id) == (202, (run_id, True))
         assert (await started(client, "Ho", run_id=run_id))[0] == 409
@@ -52,7 +57,7 @@ async def test_a_run_id_names_one_run(runner: RunningRunner, provider: FakeProvi
 async def test_a_double_click_is_one_run(runner: RunningRunner, provider: FakeProvider) -> None:
     """The same prompt, model and subject, shortly after; not once the run has ended."""
     provider.plan = Plan(pieces=["x"], gate=(gate := asyncio.Semaphore(0)))
-    async with runner.client() as client, runner.client("bob") as bob, asyncio.timeout(50):
+    async with runner.client() as client, runner.client("bob") as bob, asyncio.timeout(PATIENCE_S):
         run_id = await client.start("Hi", attached=True)
         joined = await started(client, "Hi", join_within_s=30)  # detached: keeps it alive
         assert joined == (202, (run_id, True))
