@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 UV_VERSION := 0.13.9
 UV_DIR := .cache/uv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # The first of the usual names that is new enough, rather one that can make virtual environments.
 PYTHON = $(shell for wanted in 'import sys, ensurepip' 'import sys'; do \
@@ -20,8 +21,9 @@ NO_PYTHON = $(error Python 3.11 or newer is missing (Debian: apt-get install pyt
 WITH_RUN  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py run --
 WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
+WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run test check lint types fmt lock docs clean
+.PHONY: help run test bench check lint types fmt lock docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +33,9 @@ run:  ## Install what is missing and run everything on this machine
 
 test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
 	$(WITH_TEST) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+bench:  ## Measure speed, memory and fairness (BENCH_ARGS="--warm 20 first-text" for some)
+	$(WITH_BENCH) env PYTHONPATH=.cache/bench .venv/bin/python -m bench $(BENCH_ARGS)
 
 check: lint types test  ## Lint, types and tests: what has to be green
 

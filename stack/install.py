@@ -1,6 +1,6 @@
 """Install what `make` needs into this checkout (`.venv`, `node_modules`, `.cache`), nowhere else.
 
-Usage: python -I stack/install.py run|dev|test [-- command …]
+Usage: python -I stack/install.py run|dev|test|bench [-- command …]
 
 It runs before anything is installed, so it uses the standard library only. Each step leaves its
 stamp when it is done: done steps cost no time and no network, and one that was cut short is done
@@ -52,6 +52,8 @@ def main() -> None:
             browser_modules()
         if target == "test":
             chromium()
+        if target == "bench":
+            plotting_packages()
     if command:
         os.execvp(command[0], command)  # noqa: S606
 
@@ -99,6 +101,20 @@ def browser_modules() -> None:
             draft = target.with_name(f".{target.name}")
             shutil.copyfile(source, draft)
             draft.replace(target)
+
+
+def plotting_packages() -> None:
+    """Install what the benchmark draws with, apart from what everything else uses."""
+    folder = CACHE / "bench"
+    stamp, whole = (
+        folder / ".installed",
+        _mark("requirements-bench.lock", platform.python_version()),
+    )
+    if not _is(stamp, whole):
+        _say("installing what the benchmark draws with …")
+        shutil.rmtree(folder, ignore_errors=True)
+        _pip("--target", str(folder), "-r", "requirements-bench.lock")
+        stamp.write_text(whole)
 
 
 def chromium() -> None:

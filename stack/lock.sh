@@ -17,6 +17,7 @@ compile() {
 compile pyproject.toml --output-file requirements.lock
 compile pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock
 compile --group node --output-file requirements-node.lock
+compile --group bench --output-file requirements-bench.lock
 
 npm install --package-lock-only --cache .cache/npm
 
