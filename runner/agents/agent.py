@@ -14,6 +14,7 @@ from runner.acp.connection import AgentGone, AgentRefused, MethodNotFound, conne
 from runner.acp.permissions import decide
 from runner.acp.translate import Translator, usage_of
 from runner.agents import opencode
+from runner.agents.planted import out_of_sight
 from runner.contract.problems import RunFailure
 from runner.credential_proxy.door import BASE_PATH, open_door
 from runner.credential_proxy.scripted import WarmUp
@@ -101,6 +102,8 @@ class AgentFactory:
         """
         async with AsyncExitStack() as stack:
             directory = await stack.enter_async_context(self.directories.new())
+            planted = await stack.enter_async_context(AsyncExitStack())
+            await planted.enter_async_context(out_of_sight(directory))
             sandbox = await stack.enter_async_context(
                 self.backend.start(self._spec(directory, model, grant))
             )
@@ -119,7 +122,9 @@ class AgentFactory:
             connection = await stack.enter_async_context(
                 connect(reader, writer, on_request=_answer)
             )
-            yield await self._ready(connection, sandbox, grant)
+            agent = await self._ready(connection, sandbox, grant)
+            await planted.aclose()
+            yield agent
 
     async def _ready(self, connection: Connection, sandbox: Sandbox, grant: Grant) -> Agent:
         real_upstream = grant.upstream

@@ -6,7 +6,7 @@ shown. A closed door answers nobody: its connections end with it.
 
 from __future__ import annotations
 
-import json
+import asyncio
 import secrets
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
+from runner.credential_proxy.body import BodyRefused, checked
 from runner.credential_proxy.doorkeeper import keep_door
-from runner.credential_proxy.upstreams import PATHS, Call
+from runner.credential_proxy.upstreams import PATHS
 from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 BASE_PATH = "/v1"
-_MAX_BODY_BYTES = 64 << 20
+_MAX_BODY_BYTES = 16 << 20
+_CALLS_AT_ONCE = 4  # OpenCode makes one; each may hold a body in memory
 _CLOSE_TIMEOUT_S = 0.5
 
 
@@ -39,8 +41,11 @@ async def open_door(
 ) -> AsyncIterator[None]:
     """Serve *door* for *grant* while the block runs; with *egress*, let `CONNECT` through too."""
 
+    answering = asyncio.Semaphore(_CALLS_AT_ONCE)
+
     async def serve(request: web.Request) -> web.StreamResponse:
-        return await _serve(request, grant, token_needed=token_needed)
+        async with answering:
+            return await _serve(request, grant, token_needed=token_needed)
 
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app.router.add_route("*", "/{path:.*}", serve)
@@ -49,12 +54,8 @@ async def open_door(
     )
     await runner.setup()
     try:
-        if egress is None:
-            await web.SockSite(runner, door).start()
+        async with keep_door(door, egress, _server_of(runner)):
             yield
-        else:
-            async with keep_door(door, egress, _server_of(runner)):
-                yield
     finally:
         await finish(runner.cleanup())
 
@@ -74,21 +75,16 @@ async def _serve(request: web.Request, grant: Grant, *, token_needed: bool) -> w
     if (request.method, request.path) != ("POST", allowed):
         log.info("door_refused", reason="path", method=request.method)
         return refusal(HTTPStatus.FORBIDDEN, "not offered here")
-    body = await request.read()
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        return refusal(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
-    if document.get("model") != grant.model:
-        log.info("door_refused", reason="model")
-        return refusal(HTTPStatus.FORBIDDEN, "this model is not granted to this run")
+        call = checked(await request.read(), api=grant.upstream.api, model=grant.model)
+    except BodyRefused as exc:
+        log.info("door_refused", reason=str(exc))
+        return refusal(exc.status, str(exc))
     if grant.failure.done():
         grant.asked_again.set()
         return refusal(HTTPStatus.BAD_REQUEST, "the run has ended")
     grant.sign_of_life()
-    return await grant.upstream.answer(request, Call(body=body, document=document), grant)
+    return await grant.upstream.answer(request, call, grant)
 
 
 def _shows_token(request: web.Request, token: str) -> bool:

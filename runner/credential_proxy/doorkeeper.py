@@ -1,6 +1,7 @@
 """Tells a door's two kinds of callers apart: model calls, and `CONNECT` where it is allowed.
 
-Looks at a connection's first bytes and hands it on, bytes and all, to whom it is for.
+Looks at a connection's first bytes and hands it on, bytes and all, to whom it is for. Lets in
+only so many at once: each takes a descriptor, of which the runner has few for all its runs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
+
+    from aiohttp import web
 
     from runner.egress.tunnel import Egress
 
@@ -23,13 +26,17 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _CONNECT = b"CONNECT "
 _MAX_HEAD_BYTES = 8192
+_MAX_CONNECTIONS = 48
 
 
 @asynccontextmanager
 async def keep_door(
-    door: socket.socket, egress: Egress, model_calls: Callable[[], asyncio.Protocol]
+    door: socket.socket, egress: Egress | None, model_calls: web.Server
 ) -> AsyncIterator[None]:
-    """Serve *door* while the block runs; on exit its tunnels are closed."""
+    """Serve *door* while the block runs; on exit its tunnels are closed.
+
+    Without *egress* everything is a model call, or nothing.
+    """
     keeper = _Doorkeeper(egress, model_calls)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(keeper.look_at, sock=door)
@@ -43,7 +50,7 @@ async def keep_door(
 class _Doorkeeper:
     """What is under way at one door."""
 
-    def __init__(self, egress: Egress, model_calls: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, egress: Egress | None, model_calls: web.Server) -> None:
         self._egress = egress
         self._model_calls = model_calls
         self._undecided: set[_FirstLook] = set()
@@ -51,6 +58,8 @@ class _Doorkeeper:
 
     def look_at(self) -> asyncio.Protocol:
         """Return the protocol of a new connection."""
+        if self._connections >= _MAX_CONNECTIONS:
+            return _TurnedAway()
         look = _FirstLook(self)
         self._undecided.add(look)
         return look
@@ -58,7 +67,9 @@ class _Doorkeeper:
     def decide(self, look: _FirstLook, head: bytes) -> asyncio.Protocol:
         """Return who goes on with a connection that began with *head*."""
         self._undecided.discard(look)
-        return self._tunnel() if head.startswith(_CONNECT) else self._model_calls()
+        if self._egress is not None and head.startswith(_CONNECT):
+            return self._tunnel(self._egress)
+        return self._model_calls()
 
     def forget(self, look: _FirstLook) -> None:
         """Forget a connection that ended before it said anything."""
@@ -73,22 +84,37 @@ class _Doorkeeper:
         if self._tunnels:
             await asyncio.wait(self._tunnels, timeout=1)
 
-    def _tunnel(self) -> asyncio.Protocol:
+    @property
+    def _connections(self) -> int:
+        return len(self._undecided) + len(self._tunnels) + len(self._model_calls.connections)
+
+    def _tunnel(self, egress: Egress) -> asyncio.Protocol:
+        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(_serve(egress, reader, writer))
+            self._tunnels.add(task)
+            task.add_done_callback(self._tunnels.discard)
+
         reader = asyncio.StreamReader(limit=_MAX_HEAD_BYTES)
-        return asyncio.StreamReaderProtocol(reader, self._begin_tunnel)
+        return asyncio.StreamReaderProtocol(reader, begin)
 
-    def _begin_tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tunnels.add(task)
-        task.add_done_callback(self._tunnels.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._egress.serve(reader, writer)
-        except OSError as exc:
-            log.info("egress_broken", error=type(exc).__name__)
-        finally:
-            writer.close()
+async def _serve(
+    egress: Egress, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    try:
+        await egress.serve(reader, writer)
+    except OSError as exc:
+        log.info("egress_broken", error=type(exc).__name__)
+    finally:
+        writer.close()
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection more than one door may have."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it at once."""
+        transport.close()
 
 
 class _FirstLook(asyncio.Protocol):
