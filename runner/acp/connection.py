@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _CHUNK_BYTES = 1 << 16
+_MAX_LINE_BYTES = 16 << 20
+_ANSWERS_AT_ONCE = 16
 _METHOD_NOT_FOUND = -32601
 _INTERNAL_ERROR = -32603
 
@@ -67,6 +69,7 @@ class Connection:
         self._last_id = 0
         self._gone = False
         self._answering: set[asyncio.Task[None]] = set()
+        self._may_answer = asyncio.Semaphore(_ANSWERS_AT_ONCE)
 
     @property
     def is_open(self) -> bool:
@@ -109,7 +112,7 @@ class Connection:
 
     async def read(self) -> None:
         """Read until the agent closes its output; then every open request fails."""
-        decoder = LineDecoder()
+        decoder = LineDecoder(max_line_bytes=_MAX_LINE_BYTES)
         try:
             while data := await self._reader.read(_CHUNK_BYTES):
                 for line in decoder.feed(data):
@@ -125,7 +128,7 @@ class Connection:
     async def _take(self, line: bytes) -> None:
         try:
             message = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             log.debug("agent_line_ignored", line_bytes=len(line))
             return
         if not isinstance(message, dict):
@@ -139,9 +142,15 @@ class Connection:
             if self._on_notification is not None:
                 await self._on_notification(method, message.get("params") or {})
         else:
+            # An agent that asks and asks, and takes no answer, is not read any further.
+            await self._may_answer.acquire()
             task = asyncio.create_task(self._answer(number, method, message.get("params") or {}))
             self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._answering.discard(task)
+        self._may_answer.release()
 
     async def _answer(self, number: int | str, method: str, params: dict[str, Any]) -> None:
         reply: dict[str, Any]

@@ -15,6 +15,7 @@ from runner.acp.questions import Questions
 from runner.agents import opencode
 from runner.agents.agent import BootedAgent, ask, limits_told, open_session, prompt
 from runner.agents.history import forget_session
+from runner.agents.planted import out_of_sight
 from runner.contract.problems import RunFailure
 from runner.credential_proxy.door import BASE_PATH, open_door
 from runner.credential_proxy.grants import Grant
@@ -74,6 +75,8 @@ class AgentBooter:
         token = secrets.token_urlsafe(32)
         async with AsyncExitStack() as stack:
             directory = await stack.enter_async_context(self.directories.new())
+            planted = await stack.enter_async_context(AsyncExitStack())
+            await planted.enter_async_context(out_of_sight(directory))
             sandbox = await stack.enter_async_context(
                 self.backend.start(self._spec(directory, token))
             )
@@ -94,6 +97,7 @@ class AgentBooter:
                     await self._warm_up(connection, sandbox, door, directory / "home")
             except TimeoutError as exc:
                 raise RunFailure("agent-stalled") from exc
+            await planted.aclose()
             yield BootedAgent(connection, sandbox, door, questions)
 
     async def _warm_up(

@@ -7,7 +7,7 @@ with it.
 
 from __future__ import annotations
 
-import json
+import asyncio
 import secrets
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiohttp import web
 
+from runner.credential_proxy.body import BodyRefused, checked
 from runner.credential_proxy.doorkeeper import keep_door
-from runner.credential_proxy.upstreams import PATHS, Call
+from runner.credential_proxy.upstreams import PATHS
 from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 BASE_PATH = "/v1"
-_MAX_BODY_BYTES = 64 << 20
+_MAX_BODY_BYTES = 16 << 20
+_CALLS_AT_ONCE = 4  # OpenCode makes one; each may hold a body in memory
 _CLOSE_TIMEOUT_S = 0.5
 
 
@@ -41,6 +43,7 @@ class Door:
         self._token = token
         self._grant: Grant | None = None
         self._log_context: dict[str, Any] = {}
+        self._answering = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     @contextmanager
     def granted(self, grant: Grant) -> Iterator[None]:
@@ -63,6 +66,10 @@ class Door:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
+        async with self._answering:
+            return await self._checked(request)
+
+    async def _checked(self, request: web.Request) -> web.StreamResponse:
         if self._token is not None and not _shows_token(request, self._token):
             log.warning("door_refused", reason="token")
             return refusal(HTTPStatus.UNAUTHORIZED, "this door needs the run's token")
@@ -89,12 +96,9 @@ async def open_door(
     )
     await runner.setup()
     try:
-        if egress is None:
-            await web.SockSite(runner, door).start()
+        keeping = keep_door(door, egress, _server_of(runner), lambda: served.log_context)
+        async with keeping:
             yield served
-        else:
-            async with keep_door(door, egress, _server_of(runner), lambda: served.log_context):
-                yield served
     finally:
         await finish(runner.cleanup())
 
@@ -111,21 +115,16 @@ async def _serve(request: web.Request, grant: Grant) -> web.StreamResponse:
     if (request.method, request.path) != ("POST", allowed):
         log.info("door_refused", reason="path", method=request.method)
         return refusal(HTTPStatus.FORBIDDEN, "not offered here")
-    body = await request.read()
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        return refusal(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
-    if document.get("model") != grant.model:
-        log.info("door_refused", reason="model")
-        return refusal(HTTPStatus.FORBIDDEN, "this model is not granted to this run")
+        call = checked(await request.read(), api=grant.upstream.api, model=grant.model)
+    except BodyRefused as exc:
+        log.info("door_refused", reason=str(exc))
+        return refusal(exc.status, str(exc))
     if grant.failure.done():
         grant.asked_again.set()
         return refusal(HTTPStatus.BAD_REQUEST, "the run has ended")
     grant.sign_of_life()
-    return await grant.upstream.answer(request, Call(body=body, document=document), grant)
+    return await grant.upstream.answer(request, call, grant)
 
 
 def _shows_token(request: web.Request, token: str) -> bool:

@@ -1,6 +1,7 @@
 """Tells a door's two kinds of callers apart: model calls, and `CONNECT` where it is allowed.
 
-Looks at a connection's first bytes and hands it on, bytes and all, to whom it is for.
+Looks at a connection's first bytes and hands it on, bytes and all, to whom it is for. Lets in
+only so many at once: each takes a descriptor, of which the runner has few for all its runs.
 """
 
 from __future__ import annotations
@@ -17,24 +18,28 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from aiohttp import web
+
     from runner.egress.tunnel import Egress
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _CONNECT = b"CONNECT "
 _MAX_HEAD_BYTES = 8192
+_MAX_CONNECTIONS = 48
 
 
 @asynccontextmanager
 async def keep_door(
     door: socket.socket,
-    egress: Egress,
-    model_calls: Callable[[], asyncio.Protocol],
+    egress: Egress | None,
+    model_calls: web.Server,
     log_context: Callable[[], Mapping[str, Any] | None],
 ) -> AsyncIterator[None]:
     """Serve *door* while the block runs; on exit its tunnels are closed.
 
-    *log_context* says what to log about a tunnel; None: nobody may have one now.
+    Without *egress* everything is a model call, or nothing. *log_context* says what to log
+    about a tunnel; None: nobody may have one now.
     """
     keeper = _Doorkeeper(egress, model_calls, log_context)
     loop = asyncio.get_running_loop()
@@ -51,8 +56,8 @@ class _Doorkeeper:
 
     def __init__(
         self,
-        egress: Egress,
-        model_calls: Callable[[], asyncio.Protocol],
+        egress: Egress | None,
+        model_calls: web.Server,
         log_context: Callable[[], Mapping[str, Any] | None],
     ) -> None:
         self._egress = egress
@@ -63,6 +68,8 @@ class _Doorkeeper:
 
     def look_at(self) -> asyncio.Protocol:
         """Return the protocol of a new connection."""
+        if self._connections >= _MAX_CONNECTIONS:
+            return _TurnedAway()
         look = _FirstLook(self)
         self._undecided.add(look)
         return look
@@ -70,9 +77,10 @@ class _Doorkeeper:
     def decide(self, look: _FirstLook, head: bytes) -> asyncio.Protocol:
         """Return who goes on with a connection that began with *head*."""
         self._undecided.discard(look)
-        # The model calls' server refuses a CONNECT.
         wants_out = head.startswith(_CONNECT) and self._log_context() is not None
-        return self._tunnel() if wants_out else self._model_calls()
+        if self._egress is not None and wants_out:
+            return self._tunnel(self._egress)
+        return self._model_calls()  # refuses a CONNECT
 
     def forget(self, look: _FirstLook) -> None:
         """Forget a connection that ended before it said anything."""
@@ -87,23 +95,38 @@ class _Doorkeeper:
         if self._tunnels:
             await asyncio.wait(self._tunnels, timeout=1)
 
-    def _tunnel(self) -> asyncio.Protocol:
-        reader = asyncio.StreamReader(limit=_MAX_HEAD_BYTES)
-        return asyncio.StreamReaderProtocol(reader, self._begin_tunnel)
+    @property
+    def _connections(self) -> int:
+        return len(self._undecided) + len(self._tunnels) + len(self._model_calls.connections)
 
-    def _begin_tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tunnels.add(task)
-        task.add_done_callback(self._tunnels.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+    def _tunnel(self, egress: Egress) -> asyncio.Protocol:
+        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with structlog.contextvars.bound_contextvars(**(self._log_context() or {})):
-                await self._egress.serve(reader, writer)
-        except OSError as exc:
-            log.info("egress_broken", error=type(exc).__name__)
-        finally:
-            writer.close()
+                task = asyncio.create_task(_serve(egress, reader, writer))
+            self._tunnels.add(task)
+            task.add_done_callback(self._tunnels.discard)
+
+        reader = asyncio.StreamReader(limit=_MAX_HEAD_BYTES)
+        return asyncio.StreamReaderProtocol(reader, begin)
+
+
+async def _serve(
+    egress: Egress, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    try:
+        await egress.serve(reader, writer)
+    except OSError as exc:
+        log.info("egress_broken", error=type(exc).__name__)
+    finally:
+        writer.close()
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection more than one door may have."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it at once."""
+        transport.close()
 
 
 class _FirstLook(asyncio.Protocol):

@@ -22,10 +22,11 @@ from runner.contract import events
 from runner.contract.headers import SUBJECT
 from runner.contract.requests import RunAccepted, RunList, RunState
 from runner.contract.wire import LineDecoder, decode_event
+from tests.support.ordinary_user import Command, as_ordinary_user
 from tests.support.processes import descendants, mentioning
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from aiohttp import ClientResponse
     from aiohttp.client import _RequestContextManager as _Request
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 TOKEN = "service-token"
 PROJECT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 60
+_RUNNER = (sys.executable, "-m", "runner")
 
 
 @dataclass(kw_only=True)
@@ -181,6 +183,24 @@ def new_run_id() -> str:
 @contextmanager
 def run_runner(directory: Path, **settings: str) -> Iterator[RunningRunner]:
     """Start `python -m runner` with *settings* as its environment; end it afterwards."""
+    with _run_runner(directory, Command([*_RUNNER]), settings) as running:
+        yield running
+
+
+@contextmanager
+def run_runner_as_user(directory: Path, **settings: str) -> Iterator[RunningRunner]:
+    """Start it as an ordinary user, who owns *directory*, even if the tests are root."""
+    with (
+        as_ordinary_user(_RUNNER) as command,
+        _run_runner(directory, command, settings) as running,
+    ):
+        yield running
+
+
+@contextmanager
+def _run_runner(
+    directory: Path, command: Command, settings: Mapping[str, str]
+) -> Iterator[RunningRunner]:
     port = int(settings.get("PORT") or unused_port())
     log = directory / "runner.log"
     environment = {
@@ -196,7 +216,8 @@ def run_runner(directory: Path, **settings: str) -> Iterator[RunningRunner]:
     }
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "runner"],
+            command.argv,
+            pass_fds=command.fds,
             cwd=PROJECT,
             env=environment,
             stdout=out,
