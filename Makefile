@@ -23,16 +23,25 @@ WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run test bench check lint types fmt lock docs clean
+.PHONY: help run test test-attacks soak neighbours bench check lint types fmt lock docs clean
 
 help:  ## Show this list
-	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run:  ## Install what is missing and run everything on this machine
 	$(WITH_RUN) .venv/bin/python -m stack --end-with-parent
 
 test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
 	$(WITH_TEST) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-attacks:  ## Only the attacks on the sandboxes (part of `make test`)
+	$(WITH_TEST) .venv/bin/python -m pytest tests/attacks $(PYTEST_ARGS)
+
+soak:  ## 500 runs that end in every way, and what they leave: nothing
+	$(WITH_TEST) .venv/bin/python -m tests.load.residue
+
+neighbours:  ## What bombs next door, and isolation itself, cost a stream
+	$(WITH_TEST) .venv/bin/python -m tests.load.neighbours
 
 bench:  ## Measure speed, memory and fairness (BENCH_ARGS="--warm 20 first-text" for some)
 	$(WITH_BENCH) env PYTHONPATH=.cache/bench .venv/bin/python -m bench $(BENCH_ARGS)
@@ -51,8 +60,8 @@ fmt:  ## Mend style and format
 lock:  ## Write the lock files anew after a change of pyproject.toml or package.json
 	$(WITH_DEV) sh stack/lock.sh $(UV_VERSION) $(UV_DIR)
 
-docs:  ## Write README's settings table anew from the settings
-	$(WITH_DEV) .venv/bin/python -m stack.readme
+docs:  ## Write the tables in README (settings) and docs/security.md (attacks) anew
+	$(WITH_DEV) sh -c '.venv/bin/python -m stack.readme && .venv/bin/python -m tests.attacks.table'
 
 clean:  ## Remove what was installed and cached; DATA_DIR stays
 	rm -rf .venv node_modules .cache pb_public/vendor .mypy_cache .ruff_cache .pytest_cache

@@ -44,7 +44,8 @@ class Verdicts:
 @pytest.fixture
 def verdicts(request: pytest.FixtureRequest) -> Verdicts:
     """The table's notes for this test."""
-    place = request.node.callspec.params.get("place", WHO[0])
+    callspec = getattr(request.node, "callspec", None)
+    place = callspec.params.get("place", WHO[0]) if callspec else WHO[0]
     return Verdicts(request.config.stash.setdefault(_RESULTS, {}), place)
 
 

@@ -408,3 +408,33 @@ LEAVE = bash(
     NOTHING,
 )
 """Its end is looked at from outside."""
+
+BOMBS = {
+    "memory": (
+        "Take the host's memory",
+        "python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 24))'",
+        "out-of-memory",
+        "900 MB",
+    ),
+    "processes": (
+        "Take the host's processes (fork bomb)",
+        "bomb() { bomb | bomb & }; bomb; sleep 60",
+        "too-many-processes",
+        "120",
+    ),
+    "disk": (
+        "Take the host's disk",
+        "for i in $(seq 20); do head -c 20M /dev/zero > ~/$i; done; sleep 60",
+        "disk-full",
+        "100 MB",
+    ),
+    "inodes": (
+        "Take the host's inodes",
+        "python3 -c 'for i in range(30000): open(str(i), \"w\").close()'; sleep 60",
+        "disk-full",
+        "100 MB",
+    ),
+    "time": ("Run for ever", "while :; do echo on and on; sleep 1; done", "timeout", "40"),
+    "silence": ("Keep silent for ever", "sleep 1000", "idle-timeout", "10"),
+}
+"""Name → title, script, code of the failure, words of its sentence. Each ends a run of its own."""

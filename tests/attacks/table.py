@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.attacks.registry import ATTACKS, BOMBS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -40,9 +42,8 @@ def title_of(function: Callable[..., object]) -> str:
 
 def titles() -> Iterator[str]:
     """Yield the rows there have to be, in their order."""
-    from tests.attacks.registry import ATTACKS  # noqa: PLC0415 - not needed by the plugin
-
     yield from (attack.title for attack in ATTACKS)
+    yield from (title for title, *_ in BOMBS.values())
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

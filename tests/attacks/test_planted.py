@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.contract.events import RunEvent
+    from tests.attacks.conftest import Verdicts
 
 PHRASE = "obey-the-planted-words"
 LIMITS = Limits(memory_bytes=2 << 30, processes=256, cpus=2.0, disk_bytes=1 << 30)
@@ -113,7 +114,7 @@ async def refuse(params: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(120)
-async def test_planted_files_have_no_effect(tmp_path: Path) -> None:
+async def test_planted_files_have_no_effect(tmp_path: Path, verdicts: Verdicts) -> None:
     """No plugin, MCP command, header, instruction, agent or skill of them is used."""
     for parent in (tmp_path, *tmp_path.parents):
         if parent.owner() == "root" and parent.name.startswith("pytest-"):
@@ -143,6 +144,7 @@ async def test_planted_files_have_no_effect(tmp_path: Path) -> None:
             (directory,) = (tmp_path / "sandboxes").iterdir()
             ran = [path.name for path in (directory / "workspace").glob("ran-*")]
 
+    verdicts.note("Have a plugin or MCP command of a workspace or HOME run", held=not ran)
     assert not ran, sorted(ran)
     (request,) = provider.requests
     assert PHRASE not in json.dumps(request.body) + json.dumps(request.headers)
