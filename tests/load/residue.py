@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -196,10 +197,10 @@ async def _settled(condition: Callable[[], bool]) -> None:
 
 
 def _plan(seen: Seen) -> Plan:
-    words = str(seen.body["input"]).rpartition("[")[2].partition("]")[0].split()
-    way, pieces, at = words[0], int(words[1]), int(words[2])
-    drop = at if way == "drop" else None
-    return Plan(pieces=["piece "] * pieces, interval_s=0.05, drop_after=drop)
+    found = re.search(r"\[([a-z-]+) (\d+) (\d+)\]", str(seen.body["input"]))
+    assert found
+    drop = int(found[3]) if found[1] == "drop" else None
+    return Plan(pieces=["piece "] * int(found[2]), interval_s=0.05, drop_after=drop)
 
 
 async def _last_event(response: object) -> str:
