@@ -13,6 +13,7 @@ import structlog
 from runner.agents.opencode import furnish_home
 from runner.plumbing.cleanup import finish
 from runner.sandbox.removal import RemovalFailed, remove_tree
+from runner.sandbox.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,11 +35,14 @@ class RunDirectories:
     @asynccontextmanager
     async def new(self) -> AsyncIterator[Path]:
         """Yield a new run directory with `home`, `workspace` and `tmp`; remove it afterwards."""
-        directory = await asyncio.to_thread(self._make)
+        made: list[Path] = []
         try:
-            yield directory
+            # Whoever is cancelled meanwhile has made one all the same.
+            await in_thread(lambda: made.append(self._make()))
+            yield made[0]
         finally:
-            await finish(self._remove(directory))
+            for directory in made:
+                await finish(self._remove(directory))
 
     async def sweep(self, end_processes: Callable[[Path], Awaitable[None]]) -> int:
         """Remove what a killed runner left; return how many directories that were."""

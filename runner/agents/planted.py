@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from runner.agents.opencode import furnish_home
 from runner.plumbing.cleanup import finish
+from runner.sandbox.threads import in_thread
 from runner.sandbox.trees import give
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ async def out_of_sight(directory: Path) -> AsyncIterator[None]:
 
     Afterwards everything is where it was, but for what has been made in its place meanwhile.
     """
-    moved = await asyncio.to_thread(_set_aside, directory)
+    moved = await in_thread(_set_aside, directory)
     try:
         yield
     finally:

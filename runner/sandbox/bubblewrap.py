@@ -130,7 +130,14 @@ class BubblewrapBackend:
 
     async def sweep(self, directory: Path) -> None:
         """See `SandboxBackend.sweep`."""
-        await in_thread(mark.sweep, directory, _INSIDE.workspace)
+        await in_thread(self._sweep, directory)
+
+    def _sweep(self, directory: Path) -> None:
+        mark.sweep(directory, _INSIDE.workspace)
+        # The runner may have been killed before it could leave a mark of the cgroup it had made.
+        if (cgroup := self._cgroups.find(mark.cgroup_name(directory))) is not None:
+            cgroup.kill()
+            cgroup.remove()
 
     @asynccontextmanager
     async def _cgroup(self, spec: SandboxSpec) -> AsyncIterator[Cgroup | None]:

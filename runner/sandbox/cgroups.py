@@ -179,9 +179,9 @@ class Cgroups:
             SandboxUnavailable: One that could be made a moment ago can't be any more.
         """
         made = self._named(name)
-        if any(directory.exists() for directory in made.directories):
-            made.kill()  # of a killed runner: its counters would be ours
-            made.remove()
+        if (left := self.find(name)) is not None:
+            left.kill()  # of a killed runner: its counters would be ours
+            left.remove()
         try:
             for directory in made.directories:
                 directory.mkdir()
@@ -190,6 +190,11 @@ class Cgroups:
             made.remove()
             raise SandboxUnavailable(reason=f"cgroup {exc.filename}: {exc.strerror}") from exc
         return made if made.directories else None
+
+    def find(self, name: str) -> Cgroup | None:
+        """Return the cgroup *name*, if any of its directories is there."""
+        named = self._named(name)
+        return named if any(directory.exists() for directory in named.directories) else None
 
     def _named(self, name: str) -> Cgroup:
         v2 = self._v2 / name if self._v2 else None

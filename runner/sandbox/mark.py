@@ -39,7 +39,9 @@ def write(directory: Path, cgroup: Cgroup | None, pid: int | None = None) -> Non
         "started": started.started if started else None,
         "cgroups": [str(path) for path in cgroup.directories] if cgroup else [],
     }
-    (directory / _NAME).write_text(json.dumps(content), encoding="utf-8")
+    new = directory / f"{_NAME}.new"
+    new.write_text(json.dumps(content), encoding="utf-8")
+    new.replace(directory / _NAME)  # whole or not at all: the runner may be killed meanwhile
 
 
 def end_strays(directory: Path, workspace: Path) -> None:

@@ -396,9 +396,9 @@ echo planted > AGENTS.md
 """Comes first; "planted", which comes last, looks what has become of it."""
 
 DAEMONS = """
-bash -c 'sleep 300; : {mark}-background' &
-(setsid bash -c 'trap "" TERM HUP; sleep 300; : {mark}-session' &)
-(setsid env -i /bin/bash -c 'trap "" TERM HUP; /bin/sleep 300; : {mark}-nameless' &)
+(exec -a {mark}-background sleep 300) &
+(trap "" TERM HUP; exec setsid bash -c 'exec -a {mark}-session sleep 300' &)
+(trap "" TERM HUP; exec setsid env -i bash -c 'exec -a {mark}-nameless /bin/sleep 300' &)
 """
 LINKS = "ln -s {outside} out; ln -s {outside}/precious file; mkdir d; touch d/f; chmod 000 d"
 LEAVE = bash(

@@ -19,6 +19,7 @@ import pytest
 from runner.contract.problems import OpenCodeUnavailable
 from runner.sandbox.base import Limits, Sandbox, SandboxBackend, SandboxSpec
 from runner.sandbox.bubblewrap import BubblewrapBackend
+from runner.sandbox.cgroups import Cgroups, read_hierarchy
 from runner.sandbox.mark import cgroup_name
 from runner.sandbox.process import ProcessBackend
 from tests.support.ordinary_user import REPOSITORY, UID, as_ordinary_user
@@ -393,6 +394,17 @@ async def test_sweeping_touches_nothing_else(backend: SandboxBackend, tmp_path: 
     finally:
         mine.kill()
         await mine.wait()
+
+
+async def test_a_cgroup_whose_runner_died_before_it_left_a_mark_is_swept(directory: Path) -> None:
+    """Its name alone says whose it was."""
+    limited = Cgroups.detect(read_hierarchy()).create(cgroup_name(directory), LIMITS)
+    if limited is None:
+        pytest.skip("this host lets us make no cgroup")
+
+    await BubblewrapBackend().sweep(directory)
+
+    assert cgroups(directory) == []
 
 
 def cgroups(*directories: Path) -> list[str]:

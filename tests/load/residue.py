@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -29,6 +30,8 @@ from tests.support.processes import descendants, eventually
 from tests.support.runner import read_events, run_runner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.runner import RunningRunner
 
 LIGHT_AGENT = Path(__file__).parents[1] / "support" / "fake_agent.py"
@@ -106,7 +109,7 @@ class Soak:
                 await self._life(runner, runs, killed=False)
                 self.residue.directories = len(runner.sandboxes)
                 runner.stop()
-            await eventually(lambda: not self._alive())
+            await _settled(lambda: not self._alive())
             self.residue.sockets = provider.open_streams
         self.residue.processes = len(self._alive())
         self.residue.mounts = _mounts(self._base)
@@ -129,7 +132,7 @@ class Soak:
         watching.cancel()
         self.residue.ends += done
         if not killed:
-            await eventually(lambda: not runner.sandboxes and not runner.sandboxed())
+            await _settled(lambda: not runner.sandboxes and not runner.sandboxed())
             self.residue.fds = (self.residue.fds[0], _fds(runner.process.pid))
             self.residue.memory_kb = (self.residue.memory_kb[0], _memory(runner.process.pid))
 
@@ -187,11 +190,17 @@ class Soak:
         return alive
 
 
+async def _settled(condition: Callable[[], bool]) -> None:
+    """Wait a while for *condition*; what is left even so is counted."""
+    with suppress(AssertionError):
+        await eventually(condition, within_s=20)
+
+
 def _plan(seen: Seen) -> Plan:
-    words = str(seen.body["input"]).rpartition("[")[2].partition("]")[0].split()
-    way, pieces, at = words[0], int(words[1]), int(words[2])
-    drop = at if way == "drop" else None
-    return Plan(pieces=["piece "] * pieces, interval_s=0.05, drop_after=drop)
+    found = re.search(r"\[([a-z-]+) (\d+) (\d+)\]", str(seen.body["input"]))
+    assert found
+    drop = int(found[3]) if found[1] == "drop" else None
+    return Plan(pieces=["piece "] * int(found[2]), interval_s=0.05, drop_after=drop)
 
 
 async def _last_event(response: object) -> str:
