@@ -39,13 +39,17 @@ async def main() -> None:
                     await memory.measure(report, provider)
                 case _:
                     await fairness.measure(report, provider)
+            _write(report)  # a later part may be cut short
+    if not plot(report, _RESULTS / "latest.png"):
+        _say("no picture: matplotlib is not installed")
+    sys.stdout.write(report.table() + "\n")
+
+
+def _write(report: Report) -> None:
     report.machine["load_after"] = round(os.getloadavg()[0], 2)
     _RESULTS.mkdir(exist_ok=True)
     document = json.dumps(report.document(), indent=1) + "\n"
     (_RESULTS / "latest.json").write_text(document, encoding="utf-8")
-    if not plot(report, _RESULTS / "latest.png"):
-        _say("no picture: matplotlib is not installed")
-    sys.stdout.write(report.table() + "\n")
 
 
 def _arguments() -> argparse.Namespace:

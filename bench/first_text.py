@@ -28,23 +28,24 @@ Samples = dict[str, list[float]]
 
 
 async def measure(report: Report, provider: StampingProvider, *, warm: int, cold: int) -> None:
-    """Measure; (b) in turns with (c) and with (d), so that both meet the same weather."""
+    """Measure what is compared in turns, so that both meet the same weather."""
     provider.pieces, provider.interval_s = 5, 0.02
-    bare_cold = [await cold_run(provider) for _ in range(cold)]
-    _add(report, A, bare_cold)
-    medians = {}
+    samples: Samples = {A: [], E: []}
+    async with service(provider, RUNNER_SANDBOX="bubblewrap", RUNNER_WARM_POOL="0") as whole:
+        for _ in range(cold):
+            samples[A].append(await cold_run(provider))
+            samples[E].append(await whole.first_text_s())
+    _add(report, A, samples[A])
+    _add(report, E, samples[E], baseline=A)
     for name, sandbox in ((C, "process"), (D, "bubblewrap")):
-        samples = await _in_turns(provider, name, sandbox, warm)
+        samples[A].append(await cold_run(provider))
+        samples |= await _in_turns(provider, name, sandbox, warm)
         beside = f"{B}, beside {name[:3]}"
         _add(report, beside, samples[B], baseline=A)
         _add(report, f"{B_NEW}, beside {name[:3]}", samples[B_NEW], baseline=A)
         _add(report, name, samples[name], baseline=beside)
-        medians[name] = percentile(samples[name], 0.5)
-    async with service(provider, RUNNER_SANDBOX="bubblewrap", RUNNER_WARM_POOL="0") as whole:
-        through_cold = [await whole.first_text_s() for _ in range(cold)]
-    _add(report, E, through_cold, baseline=A)
-    for name, median in medians.items():
-        sooner = percentile(bare_cold, 0.5) / median
+    for name in (C, D):
+        sooner = percentile(samples[A], 0.5) / percentile(samples[name], 0.5)
         report.add(GROUP, f"{name}: sooner than (a)", sooner, "times", samples=warm)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.figures import Report
+    from bench.figures import Figure, Report
 
 
 def plot(report: Report, path: Path) -> bool:
@@ -32,7 +32,7 @@ def plot(report: Report, path: Path) -> bool:
     )
     for (group, row), axis in zip(shown, axes[:, 0], strict=True):
         bars = axis.barh([f.name for f in row], [max(f.value, 0.01) for f in row])
-        axis.bar_label(bars, [f"{f.value:.3g} {f.unit}" for f in row], padding=4)
+        axis.bar_label(bars, [_label(f) for f in row], padding=4)
         axis.invert_yaxis()
         axis.set_title(group, loc="left")
         axis.set_xscale("log" if group == "first text" else "linear")
@@ -41,3 +41,8 @@ def plot(report: Report, path: Path) -> bool:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return True
+
+
+def _label(figure: Figure) -> str:
+    digits = 0 if figure.value >= 100 else 2
+    return f"{figure.value:.{digits}f} {figure.unit}"
