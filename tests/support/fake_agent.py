@@ -33,6 +33,8 @@ def main() -> None:
                     tell(id=message["id"], result={"stopReason": "end_turn"})
                 else:
                     tell(id=message["id"], error={"code": -32603, "message": failure})
+            case _ if "id" in message:  # choosing a model or a mode, closing a session
+                tell(id=message["id"], result={})
 
 
 def answer(prompt: str) -> "str | None":
