@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,5 +75,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         kept = table.read_results()
         for title, row in results.items():
             kept[title] = kept.get(title, {}) | row
-        table.RESULTS.parent.mkdir(exist_ok=True)
-        table.RESULTS.write_text(json.dumps(kept), encoding="utf-8")
+        with suppress(PermissionError):  # an ordinary user in somebody else's checkout
+            table.RESULTS.parent.mkdir(exist_ok=True)
+            table.RESULTS.write_text(json.dumps(kept), encoding="utf-8")

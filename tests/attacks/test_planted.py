@@ -7,7 +7,12 @@ workspace that a user keeps, could bring along.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,10 +30,10 @@ from runner.credential_proxy.grants import Grant
 from runner.sandbox.base import Limits
 from runner.sandbox.bubblewrap import BubblewrapBackend
 from tests.support.fake_provider import fake_provider
+from tests.support.ordinary_user import REPOSITORY, UID, as_ordinary_user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from runner.contract.events import RunEvent
     from tests.attacks.conftest import Verdicts
@@ -117,7 +122,7 @@ async def refuse(params: dict[str, Any]) -> dict[str, Any]:
 async def test_planted_files_have_no_effect(tmp_path: Path, verdicts: Verdicts) -> None:
     """No plugin, MCP command, header, instruction, agent or skill of them is used."""
     for parent in (tmp_path, *tmp_path.parents):
-        if parent.owner() == "root" and parent.name.startswith("pytest-"):
+        if os.geteuid() == parent.stat().st_uid == 0 and parent.name.startswith("pytest-"):
             parent.chmod(0o755)
     directories = HostileDirectories(tmp_path / "sandboxes", prefix="opencode-")
     model = AgentModel(provider="openai", name="scripted", api="responses")
@@ -152,3 +157,27 @@ async def test_planted_files_have_no_effect(tmp_path: Path, verdicts: Verdicts) 
     assert {tool["name"] for tool in request.body["tools"]} <= {
         *("bash", "edit", "glob", "grep", "list", "read", "todowrite", "todoread", "write"),
     }
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(os.geteuid() != 0, reason="the test above is an ordinary user's already")
+def test_they_have_none_on_an_ordinary_users_runner() -> None:
+    """The same test once more, by somebody without any rights."""
+    with tempfile.TemporaryDirectory() as base:
+        os.chown(base, UID, UID)
+        argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        argv += [f"--basetemp={base}/pytest", str(Path(__file__).relative_to(REPOSITORY))]
+        with as_ordinary_user([*argv, "-k", "have_no_effect"]) as command:
+            result = subprocess.run(
+                command.argv,
+                pass_fds=command.fds,
+                cwd=REPOSITORY,
+                env={"PATH": os.environ["PATH"], "HOME": base, "TMPDIR": base},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=170,
+            )
+
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert "1 passed" in result.stdout
