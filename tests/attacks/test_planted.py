@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import tempfile
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,10 +26,11 @@ from runner.credential_proxy.grants import Grant
 from runner.sandbox.base import Limits
 from runner.sandbox.bubblewrap import BubblewrapBackend
 from tests.support.fake_provider import fake_provider
-from tests.support.ordinary_user import REPOSITORY, UID, as_ordinary_user
+from tests.support.ordinary_user import pytest_as_ordinary_user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from runner.contract.events import RunEvent
     from tests.attacks.conftest import Verdicts
@@ -163,21 +160,7 @@ async def test_planted_files_have_no_effect(tmp_path: Path, verdicts: Verdicts) 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the test above is an ordinary user's already")
 def test_they_have_none_on_an_ordinary_users_runner() -> None:
     """The same test once more, by somebody without any rights."""
-    with tempfile.TemporaryDirectory() as base:
-        os.chown(base, UID, UID)
-        argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        argv += [f"--basetemp={base}/pytest", str(Path(__file__).relative_to(REPOSITORY))]
-        with as_ordinary_user([*argv, "-k", "have_no_effect"]) as command:
-            result = subprocess.run(
-                command.argv,
-                pass_fds=command.fds,
-                cwd=REPOSITORY,
-                env={"PATH": os.environ["PATH"], "HOME": base, "TMPDIR": base},
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=170,
-            )
+    result = pytest_as_ordinary_user(__file__, "-k", "have_no_effect")
 
     assert result.returncode == 0, result.stdout[-4000:]
     assert "1 passed" in result.stdout

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from runner.sandbox.bubblewrap import BubblewrapBackend
 from runner.sandbox.cgroups import Cgroups, read_hierarchy
 from runner.sandbox.mark import cgroup_name
 from runner.sandbox.process import ProcessBackend
-from tests.support.ordinary_user import REPOSITORY, UID, as_ordinary_user
+from tests.support.ordinary_user import REPOSITORY, pytest_as_ordinary_user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -423,20 +422,6 @@ def open_descriptors() -> int:
 @pytest.mark.timeout(180)
 def test_all_this_holds_for_an_ordinary_user() -> None:
     """The same suite once more, by somebody without any rights."""
-    with tempfile.TemporaryDirectory() as base:
-        os.chown(base, UID, UID)
-        argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        argv += [f"--basetemp={base}/pytest", str(Path(__file__).relative_to(REPOSITORY))]
-        with as_ordinary_user(argv) as command:
-            result = subprocess.run(
-                command.argv,
-                pass_fds=command.fds,
-                cwd=REPOSITORY,
-                env={"PATH": os.environ["PATH"], "HOME": base, "TMPDIR": base},
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=170,
-            )
+    result = pytest_as_ordinary_user(__file__)
 
     assert result.returncode == 0, result.stdout[-4000:]

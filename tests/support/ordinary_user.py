@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 UID = 54_321
+_SUITE_TIMEOUT_S = 170
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -42,6 +45,25 @@ def as_ordinary_user(argv: Sequence[str]) -> Iterator[Command]:
     with memory_file(json.dumps(steps).encode()) as fd:
         launch = runner.sandbox.launch.__file__
         yield Command([sys.executable, "-I", "-S", launch, str(fd)], (fd,))
+
+
+def pytest_as_ordinary_user(file: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests in *file* with pytest's *options* as user `UID`; return how that ended."""
+    with tempfile.TemporaryDirectory() as base:
+        os.chown(base, UID, UID)
+        argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        argv += [f"--basetemp={base}/pytest", str(Path(file).relative_to(REPOSITORY)), *options]
+        with as_ordinary_user(argv) as command:
+            return subprocess.run(
+                command.argv,
+                pass_fds=command.fds,
+                cwd=REPOSITORY,
+                env={"PATH": os.environ["PATH"], "HOME": base, "TMPDIR": base},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_SUITE_TIMEOUT_S,
+            )
 
 
 def _staging() -> dict[str, object]:
