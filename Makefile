@@ -8,6 +8,7 @@ UV_VERSION := 0.13.9
 UV_DIR := .cache/uv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+BACKUP_ARGS ?=
 
 # The first of the usual names that is new enough, rather one that can make virtual environments.
 PYTHON = $(shell for wanted in 'import sys, ensurepip' 'import sys'; do \
@@ -23,13 +24,16 @@ WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run test test-attacks soak neighbours bench check lint types fmt lock docs clean
+.PHONY: help run backup test test-attacks soak neighbours bench check lint types fmt lock docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run:  ## Install what is missing and run everything on this machine
 	$(WITH_RUN) .venv/bin/python -m stack --end-with-parent
+
+backup:  ## Back up the data while the system runs (BACKUP_ARGS="--to FOLDER")
+	$(WITH_RUN) ./opencode-multiuser backup create $(BACKUP_ARGS)
 
 test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
 	$(WITH_TEST) .venv/bin/python -m pytest $(PYTEST_ARGS)

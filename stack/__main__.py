@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import gateway.settings
@@ -16,11 +14,12 @@ from runner.plumbing.settings import BadSettings, refuse
 from stack import first_run, orphans, parts, programs, secrets, settings
 from stack.banner import Banner
 from stack.health import until_healthy
+from stack.lock import sole_user_of
 from stack.ports import settle_ports
 from stack.supervisor import PartFailed, StopSignals, supervise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from stack.parts import Part
@@ -39,7 +38,8 @@ def main() -> int:
             _execute_anew()
         os.chdir(settings.ROOT)
         chosen = settle_ports(settings.load())
-        with _sole_user_of(chosen.data_dir):
+        with sole_user_of(chosen.data_dir):
+            _make_folders(chosen.data_dir)
             return _run(chosen)
     except BadSettings as exc:
         refuse("stack", exc)
@@ -114,26 +114,17 @@ def _check(service: str, load: Callable[[], object], part: Part) -> None:
             refuse(service, exc)
 
 
-@contextmanager
-def _sole_user_of(data_dir: Path) -> Iterator[None]:
-    """Hold *data_dir* for this stack alone; the kernel lets go of it when the process ends.
+def _make_folders(data_dir: Path) -> None:
+    """Make what the parts expect.
 
     Raises:
-        BadSettings: Another stack has it, or it can't be written.
+        BadSettings: It can't be written.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
         for name in ("pb_data", "tmp"):
             (data_dir / name).mkdir(mode=0o700, exist_ok=True)
-        lock = (data_dir / "stack.lock").open("a")
     except OSError as exc:
         raise BadSettings(f"DATA_DIR {data_dir} can't be written: {exc.strerror}") from exc
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadSettings(f"another stack uses {data_dir}: end it, or set DATA_DIR") from None
-        yield
 
 
 def _execute_anew() -> None:

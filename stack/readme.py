@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import gateway.settings
 import runner.settings
+import stack.backup.settings
 import stack.settings
 from stack.settings import ROOT
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 BEGIN = "<!-- settings: written by `make docs` -->\n"
 END = "<!-- end of settings -->\n"
 
-_MODELS = (stack.settings.StackSettings, gateway.settings.Settings, runner.settings.Settings)
+_MODELS = (
+    stack.settings.StackSettings,
+    gateway.settings.Settings,
+    runner.settings.Settings,
+    stack.backup.settings.BackupSettings,
+)
 _GENERATED = frozenset(
     {"runner_token", "pb_superuser_password", "key_encryption_keys", "key_sealing_key"}
 )
