@@ -86,6 +86,8 @@ def pocketbase_set_up(
             needed={"PB_SUPERUSER_PASSWORD", "DEMO_USER_PASSWORD"},
             extra={
                 "PB_SUPERUSER_EMAIL": settings.pb_superuser_email,
+                "PB_BACKUPS_CRON": settings.pb_backups_cron,
+                "PB_BACKUPS_KEEP": str(settings.pb_backups_keep),
                 "DEMO_USER_EMAIL": settings.demo_user_email,
             },
         ),

@@ -37,6 +37,14 @@ class StackSettings(ServiceSettings):
         min_length=3,
         description="First login to the admin UI, and the gateway's service account.",
     )
+    pb_backups_cron: str = Field(
+        default="0 3 * * *",
+        description="When PocketBase backs its database up by itself (UTC, as in crontab); "
+        "empty: never.",
+    )
+    pb_backups_keep: int = Field(
+        default=7, ge=1, description="How many of those it keeps, in `DATA_DIR/pb_data/backups`."
+    )
     demo_user_email: str = Field(
         default="demo@example.com",
         min_length=3,

@@ -30,6 +30,17 @@ $app.rootCmd.addCommand(
         $app.save(record);
       };
 
+      // PocketBase's own backups: written here at every start, so change them by setting.
+      const scheduleBackups = (cron, keep) => {
+        const settings = $app.settings();
+        if (settings.backups.cron === cron && settings.backups.cronMaxKeep === keep) {
+          return;
+        }
+        settings.backups.cron = cron;
+        settings.backups.cronMaxKeep = keep;
+        $app.save(settings);
+      };
+
       const demoUser = (email, password) => {
         if ($app.countRecords("users") > 0) {
           const record = find("users", email);
@@ -49,6 +60,10 @@ $app.rootCmd.addCommand(
         $app.runAllMigrations();
         step = "PB_SUPERUSER_…";
         setSuperuser($os.getenv("PB_SUPERUSER_EMAIL"), read("PB_SUPERUSER_PASSWORD_FILE"));
+        step = "PB_BACKUPS_…";
+        if ($os.getenv("PB_BACKUPS_KEEP") !== "") {
+          scheduleBackups($os.getenv("PB_BACKUPS_CRON"), Number($os.getenv("PB_BACKUPS_KEEP")));
+        }
         step = "DEMO_USER_…";
         const password = read("DEMO_USER_PASSWORD_FILE");
         const { record, demo } = demoUser($os.getenv("DEMO_USER_EMAIL"), password);

@@ -372,3 +372,19 @@ def test_nothing_to_back_up_is_one_line(tmp_path: Path) -> None:
 
     assert status == 1
     assert said == f"opencode-multiuser: there is no database in {tmp_path}/pb_data: set DATA_DIR\n"
+
+
+def test_in_a_mount_point_the_old_data_is_kept_within(
+    places: Places, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume in a container: nothing can be renamed across its border."""
+    monkeypatch.setattr(type(archive), "is_mount", lambda path: path == places.pocketbase)
+
+    done = restore(archive, places, {}, force=True)
+
+    [kept] = [folder for folder in done.kept if folder.parent == places.pocketbase]
+    assert (kept / "data.db").exists()
+    assert users(places) == ["alice", "bob"]
+    assert {path.name for path in places.pocketbase.iterdir()} == {
+        *("data.db", "auxiliary.db", "storage", kept.name)
+    }
