@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 UV_VERSION := 0.13.9
 UV_DIR := .cache/uv
 PYTEST_ARGS ?=
+# Tests mostly wait for the parts they start. A file stays in one process: its tests share parts.
+AT_ONCE ?= --numprocesses 2 --dist loadfile
 BENCH_ARGS ?=
 BACKUP_ARGS ?=
 
@@ -36,7 +38,7 @@ backup:  ## Back up the data while the system runs (BACKUP_ARGS="--to FOLDER")
 	$(WITH_RUN) ./opencode-multiuser backup create $(BACKUP_ARGS)
 
 test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
-	$(WITH_TEST) .venv/bin/python -m pytest $(PYTEST_ARGS)
+	$(WITH_TEST) .venv/bin/python -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 
 test-attacks:  ## Only the attacks on the sandboxes (part of `make test`)
 	$(WITH_TEST) .venv/bin/python -m pytest tests/attacks $(PYTEST_ARGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -72,9 +71,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Keep the notes for `python -m tests.attacks.table`, beside those of earlier runs."""
     results = session.config.stash.get(_RESULTS, {})
     if results:
-        kept = table.read_results()
-        for title, row in results.items():
-            kept[title] = kept.get(title, {}) | row
         with suppress(PermissionError):  # an ordinary user in somebody else's checkout
-            table.RESULTS.parent.mkdir(exist_ok=True)
-            table.RESULTS.write_text(json.dumps(kept), encoding="utf-8")
+            table.add_results(results)

@@ -7,6 +7,7 @@ the attacks there are.
 from __future__ import annotations
 
 import ast
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -74,6 +75,21 @@ def read_results() -> Results:
         return {}
     results: Results = json.loads(RESULTS.read_text(encoding="utf-8"))
     return results
+
+
+def add_results(results: Results) -> None:
+    """Keep *results* beside those of earlier tries; other processes may do so at the same time.
+
+    Raises:
+        PermissionError: The checkout is somebody else's.
+    """
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = read_results()
+        for title, row in results.items():
+            kept[title] = kept.get(title, {}) | row
+        RESULTS.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def written_rows(text: str) -> list[list[str]]:
