@@ -26,6 +26,7 @@ from runner.execution import Execution, Patience
 from runner.keys import CATALOGUE, RUNS, SETTINGS, STATUS
 from runner.models.catalogue import Catalogue
 from runner.models.local import is_installed, local_model
+from runner.models.prices import prices_for
 from runner.plumbing.context import request_context, send_request_id
 from runner.plumbing.errors import problem_errors
 from runner.plumbing.language import choose_language
@@ -220,6 +221,7 @@ def _catalogue(settings: Settings, http: ClientSession, local: LocalModel | None
         openai_base_url=settings.openai_base_url,
         openai_api=settings.openai_api,
         patience=patience,
+        prices=prices_for(settings.openai_base_url, settings.runner_prices),
         demo=_demo(settings),
         local=local,
     )

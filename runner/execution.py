@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.acp.permissions import Approvals
-    from runner.agents.agent import Agent, AgentFactory, Outcome
+    from runner.agents.agent import Agent, AgentFactory
     from runner.agents.opencode import AgentModel
     from runner.contract.events import RunEvent
     from runner.contract.requests import StartRun
@@ -132,27 +132,24 @@ class Execution:
     async def terminal_event(self, run: Run) -> RunEvent:
         """Carry out *run* and return its terminal event; nothing of it is left then."""
         try:
-            outcome = await self._perform(run)
+            finished = await self._perform(run)
         except ServiceError as failure:
             return _failed(failure, run)
         except Exception as exc:
             log.exception("run_crashed", error=type(exc).__name__)
             return _failed(ServiceError(), run)
-        if outcome is None:
-            return events.RunCancelled(by=run.stopped_by or _SHUTDOWN)
-        return events.RunFinished(
-            stop_reason=outcome.stop_reason,
-            usage=outcome.usage,
-            duration_s=round(time.monotonic() - run.accepted, 3),
-        )
+        return finished or events.RunCancelled(by=run.stopped_by or _SHUTDOWN)
 
-    async def _perform(self, run: Run) -> Outcome | None:
-        """Wait for a slot, run the agent, return its outcome; None when it was stopped.
+    async def _perform(self, run: Run) -> events.RunFinished | None:
+        """Wait for a slot, run the agent, return how it ended; None when it was stopped.
 
         Raises:
             ServiceError: The run failed.
         """
-        grant = Grant(upstream=run.choice.upstream, model=run.choice.model.name, tell=run.tell)
+        choice = run.choice
+        grant = Grant(
+            upstream=choice.upstream, model=choice.model.name, tell=run.tell, price=choice.price
+        )
         prompting = asyncio.create_task(self._prompt(run, grant))
         stopping = asyncio.create_task(run.stopped.wait())
         waited_for: set[asyncio.Future[Any]] = {prompting, stopping, grant.failure}
@@ -166,9 +163,16 @@ class Execution:
             await finish(_ended(prompting))
         if grant.failure.done():
             raise grant.failure.result()
-        return prompting.result() if prompting_done else None
+        if not prompting_done:
+            return None
+        return events.RunFinished(
+            stop_reason=prompting.result(),
+            usage=grant.usage,
+            duration_s=round(time.monotonic() - run.accepted, 3),
+        )
 
-    async def _prompt(self, run: Run, grant: Grant) -> Outcome:
+    async def _prompt(self, run: Run, grant: Grant) -> str:
+        """Return why OpenCode stopped."""
         async for position in run.ticket.positions():
             await run.tell(events.RunQueued(position=position))
         run.log.got_slot()
@@ -178,7 +182,7 @@ class Execution:
         except TimeoutError as exc:
             raise RunFailure("timeout", limit_s=self._patience.run_s) from exc
 
-    async def _with_agent(self, run: Run, grant: Grant) -> Outcome:
+    async def _with_agent(self, run: Run, grant: Grant) -> str:
         queued_s = round(time.monotonic() - run.accepted, 3)
         booting_since = time.monotonic()
         async with self._agents.boot(run.model, grant) as agent:
@@ -195,14 +199,11 @@ class Execution:
             )
             answering = asyncio.create_task(self._answer(agent, run, grant))
             try:
-                outcome = await self._unless_silent(answering, run, grant)
+                return await self._unless_silent(answering, run, grant)
             finally:
                 await finish(_ended(answering))
-            if outcome.usage != events.Usage():
-                await run.tell(events.UsageUpdated(**outcome.usage.model_dump()))
-            return outcome
 
-    async def _answer(self, agent: Agent, run: Run, grant: Grant) -> Outcome:
+    async def _answer(self, agent: Agent, run: Run, grant: Grant) -> str:
         output = _Output()
         limit_bytes = self._patience.output_bytes
 
@@ -213,9 +214,7 @@ class Execution:
 
         return await agent.prompt(run.start.prompt, on_event, run.approvals.ask)
 
-    async def _unless_silent(
-        self, answering: asyncio.Task[Outcome], run: Run, grant: Grant
-    ) -> Outcome:
+    async def _unless_silent(self, answering: asyncio.Task[str], run: Run, grant: Grant) -> str:
         """Return what *answering* returns. While a person is asked, silence doesn't count.
 
         Raises:
@@ -256,7 +255,7 @@ class _Output:
 
 
 async def _told_the_rest(
-    prompting: asyncio.Task[Outcome], grant: Grant, stopping: asyncio.Task[Any]
+    prompting: asyncio.Task[str], grant: Grant, stopping: asyncio.Task[Any]
 ) -> None:
     """Wait, bounded, until OpenCode has told the text it had when the provider broke off.
 

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validat
 from pydantic_settings import NoDecode
 
 from runner.egress.policy import parse_policy
+from runner.models.prices import parse_prices
 from runner.plumbing.settings import ServiceSettings, load_settings
 
 # Names on the same machine that begin with RUNNER_ and belong to the gateway.
@@ -40,6 +41,11 @@ class Settings(ServiceSettings):
     )
     default_model: str | None = Field(
         default=None, description="What `model=` means when left out."
+    )
+    runner_prices: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Dollars a million tokens, comma separated, as "
+        "`provider/model=input/cached/output`; OpenAI's list prices are known.",
     )
 
     max_concurrent_processes: PositiveInt = Field(default=10, description="Slots.")
@@ -114,7 +120,7 @@ class Settings(ServiceSettings):
         default="auto", description="`json` or `console`; auto: JSON when not on a terminal."
     )
 
-    @field_validator("models", "runner_egress_allow", mode="before")
+    @field_validator("models", "runner_prices", "runner_egress_allow", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -132,6 +138,12 @@ class Settings(ServiceSettings):
     @classmethod
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_policy(value)
+        return value
+
+    @field_validator("runner_prices")
+    @classmethod
+    def _are_prices(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_prices(value)
         return value
 
     @field_validator("openai_base_url")

@@ -80,24 +80,6 @@ class Translator:
         return told
 
 
-def usage_of(result: dict[str, Any]) -> events.Usage:
-    """Return the usage in the answer to `session/prompt`; zeros where it tells none."""
-    told = result.get("usage")
-    if not isinstance(told, dict):
-        return events.Usage()
-
-    def count(name: str) -> int:
-        value = told.get(name)
-        return value if isinstance(value, int) else 0
-
-    return events.Usage(
-        input_tokens=count("inputTokens"),
-        output_tokens=count("outputTokens"),
-        cached_tokens=count("cachedReadTokens"),
-        reasoning_tokens=count("thoughtTokens"),
-    )
-
-
 def _tool_started(call: schema.ToolCallStart, given: Any, title: str) -> events.ToolStarted:
     return events.ToolStarted(
         id=call.tool_call_id, name=call.kind or "other", title=title, input=given

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from runner.acp.connection import AgentGone, AgentRefused
-from runner.acp.translate import Translator, usage_of
+from runner.acp.translate import Translator
 from runner.contract.problems import RunFailure
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.acp.connection import Connection
     from runner.acp.questions import AskPermission, Questions
     from runner.agents.opencode import AgentModel
-    from runner.contract.events import RunEvent, Usage
+    from runner.contract.events import RunEvent
     from runner.credential_proxy.door import Door
     from runner.credential_proxy.grants import Grant
     from runner.sandbox.base import Sandbox
@@ -31,14 +31,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _BEGIN_TIMEOUT_S = 5.0
 _ATTEMPTS = 2
 """A warm agent may have fallen ill unnoticed; then the run gets another."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a prompt ended."""
-
-    stop_reason: str
-    usage: Usage
 
 
 class Agent:
@@ -57,8 +49,8 @@ class Agent:
         text: str,
         on_event: Callable[[RunEvent], Awaitable[None]],
         on_permission: AskPermission,
-    ) -> Outcome:
-        """Send *text*, give every event to *on_event*, return how the turn ended.
+    ) -> str:
+        """Send *text*, give every event to *on_event*, return why the turn ended.
 
         *on_permission* is asked whether OpenCode may.
 
@@ -76,9 +68,7 @@ class Agent:
         self._questions.on_permission = on_permission
         async with limits_told(self._sandbox):
             result = await ask(self._connection, "session/prompt", prompt(self.session_id, text))
-        return Outcome(
-            stop_reason=str(result.get("stopReason", "end_turn")), usage=usage_of(result)
-        )
+        return str(result.get("stopReason", "end_turn"))
 
 
 class BootedAgent:

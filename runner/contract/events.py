@@ -144,11 +144,11 @@ class Usage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: int = Field(default=0, description="Cached ones included.")
+    output_tokens: int = Field(default=0, description="Those of the reasoning included.")
     cached_tokens: int = 0
     reasoning_tokens: int = 0
-    cost_usd: float | None = None
+    cost_usd: float | None = Field(default=None, description="null: the price is not known.")
 
 
 class UsageUpdated(Usage, _Event):

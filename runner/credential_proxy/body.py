@@ -74,6 +74,9 @@ def checked(body: bytes, *, api: Api, model: str) -> Call:
         if not all(_is_inline(part[name]) for name in _ADDRESSES & part.keys()):
             raise BodyRefused(HTTPStatus.FORBIDDEN, "addresses to fetch are not offered here")
     kept = {name: value for name, value in document.items() if name in _FIELDS[api]}
+    if api == "chat" and kept.get("stream"):
+        # Without it no figures come: whoever asks must not get out of being counted.
+        kept["stream_options"] = {"include_usage": True}
     return Call(body=json.dumps(kept).encode(), document=kept)
 
 

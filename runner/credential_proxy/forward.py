@@ -25,7 +25,7 @@ from runner.credential_proxy.failures import (
     scrubbed,
 )
 from runner.credential_proxy.scripted import ending
-from runner.credential_proxy.sse import StreamWatch
+from runner.credential_proxy.sse import watch_of
 from runner.credential_proxy.upstreams import PATHS
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from runner.credential_proxy.grants import Grant
+    from runner.credential_proxy.sse import Watch
     from runner.credential_proxy.upstreams import Api, Call
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -138,7 +139,7 @@ class HttpUpstream:
     ) -> web.StreamResponse:
         """Pass the answer on, piece by piece."""
         content_type = response.headers.get("Content-Type", "application/octet-stream")
-        watch = StreamWatch() if content_type.startswith("text/event-stream") else None
+        watch = watch_of(content_type)
         passed_on = web.StreamResponse(headers={"Content-Type": content_type})
         await passed_on.prepare(request)
         try:
@@ -146,9 +147,8 @@ class HttpUpstream:
             while data := await _next_piece(response, patience_s):
                 grant.sign_of_life()
                 patience_s = self._patience.between_s
-                if watch is not None:
-                    watch.feed(data)
-                    self._check(watch)
+                watch.feed(data)
+                self._check(watch)
                 await passed_on.write(data)
             _check_ended(watch)
         except RunFailure as failure:
@@ -157,10 +157,13 @@ class HttpUpstream:
             # the answer ends here; the run, which knows better, fails.
             grant.fail(failure, midway=True)
             await passed_on.write(ending(self.api, grant.model))
+        finally:  # what was told counts, also where the run ends meanwhile
+            if (used := watch.usage) is not None:
+                await grant.used(used)
         await passed_on.write_eof()
         return passed_on
 
-    def _check(self, watch: StreamWatch) -> None:
+    def _check(self, watch: Watch) -> None:
         if watch.failure is not None:
             reason = scrubbed(watch.failure, self._secret)
             raise RunFailure("provider-refused", status=int(HTTPStatus.OK), reason=reason)
@@ -170,8 +173,8 @@ class HttpUpstream:
         return self._key.get_secret_value() if self._key is not None else None
 
 
-def _check_ended(watch: StreamWatch | None) -> None:
-    if watch is not None and not watch.ended:
+def _check_ended(watch: Watch) -> None:
+    if not watch.ended:
         raise RunFailure("provider-dropped")
 
 

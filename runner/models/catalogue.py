@@ -11,13 +11,17 @@ from runner.contract.requests import ModelInfo, ModelList
 from runner.credential_proxy.forward import HttpUpstream
 from runner.credential_proxy.scripted import DemoTools
 from runner.models.local import LocalUpstream
+from runner.models.prices import FREE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp import ClientSession
     from pydantic import SecretStr
 
     from runner.credential_proxy.forward import Patience
     from runner.credential_proxy.upstreams import Api, Upstream
+    from runner.credential_proxy.usage import Price
     from runner.models.local import LocalModel
 
 OPENAI, LOCAL, DEMO = "openai", "local", "demo"
@@ -38,11 +42,12 @@ _NOTES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """A model a run may use, and who answers it."""
+    """A model a run may use, who answers it, and what it costs (None: nobody knows)."""
 
     id: str
     model: AgentModel
     upstream: Upstream
+    price: Price | None
 
 
 class Catalogue:
@@ -58,6 +63,7 @@ class Catalogue:
         openai_base_url: str,
         openai_api: Api,
         patience: Patience,
+        prices: Mapping[str, Price],
         demo: bool,
         local: LocalModel | None,
     ) -> None:
@@ -66,6 +72,7 @@ class Catalogue:
         self._base_url = openai_base_url
         self._api = openai_api
         self._patience = patience
+        self._prices = prices
         self._local = local
         free = ((LOCAL_MODEL,) if local else ()) + ((DEMO_MODEL,) if demo else ())
         offered = allowed or (*free, *_OPENAI_MODELS)
@@ -111,7 +118,12 @@ class Catalogue:
         if _needs_key(name) and key is None:
             raise KeyRequired
         model = self._agent_model(name)
-        return Choice(id=name, model=model, upstream=self._upstream(model.provider, key))
+        return Choice(
+            id=name,
+            model=model,
+            upstream=self._upstream(model.provider, key),
+            price=self._prices.get(name) if _needs_key(name) else FREE,
+        )
 
     def _agent_model(self, name: str) -> AgentModel:
         provider, _, model = name.partition("/")

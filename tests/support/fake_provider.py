@@ -55,6 +55,8 @@ class Plan:
         hang: Never answer.
         tools: Tool calls, one a turn, before the text: (name, arguments).
         in_stream_error: Report an error inside the stream after the pieces.
+        used: Tokens of the call: of the input, of those cached, of the output, of those reasoning.
+        tells_usage_always: With each piece of a chat, not at the end alone.
     """
 
     pieces: list[str] = field(default_factory=lambda: ["Hello", " world"])
@@ -68,6 +70,8 @@ class Plan:
     hang: bool = False
     tools: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     in_stream_error: str | None = None
+    used: tuple[int, int, int, int] = (7, 0, 11, 0)
+    tells_usage_always: bool = False
 
 
 class FakeProvider:
@@ -106,10 +110,12 @@ class FakeProvider:
             headers = {"Retry-After": plan.retry_after} if plan.retry_after else {}
             error = {"error": {"message": plan.message, "type": "error", "code": None}}
             return web.json_response(error, status=plan.status, headers=headers)
+        dialect = _Responses if seen.path.endswith("/responses") else _Chat
+        if not seen.body.get("stream"):
+            return web.json_response({"usage": dialect.usage(plan)})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        dialect = _Responses if seen.path.endswith("/responses") else _Chat
-        speaker = dialect(response.write, str(seen.body.get("model")))
+        speaker = dialect(response.write, str(seen.body.get("model")), plan)
         await speaker.begin()
         if seen.tool_results < len(plan.tools):
             await speaker.tool_call(seen.tool_results, *plan.tools[seen.tool_results])
@@ -143,9 +149,21 @@ async def _speak(speaker: _Chat | _Responses, plan: Plan) -> bool:
 class _Chat:
     """Chat completions, streamed."""
 
-    def __init__(self, write: Write, model: str) -> None:
+    def __init__(self, write: Write, model: str, plan: Plan) -> None:
         self._write = write
         self._model = model
+        self._plan = plan
+
+    @staticmethod
+    def usage(plan: Plan) -> dict[str, Any]:
+        given, cached, made, reasoning = plan.used
+        return {
+            "prompt_tokens": given,
+            "completion_tokens": made,
+            "total_tokens": given + made,
+            "prompt_tokens_details": {"cached_tokens": cached},
+            "completion_tokens_details": {"reasoning_tokens": reasoning},
+        }
 
     async def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> None:
         chunk: dict[str, Any] = {
@@ -155,8 +173,9 @@ class _Chat:
             "model": self._model,
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
         }
-        if finish:
-            chunk["usage"] = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
+        chunk["usage"] = None
+        if finish or self._plan.tells_usage_always:
+            chunk["usage"] = self.usage(self._plan)
         await self._write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
 
     async def begin(self) -> None:
@@ -185,10 +204,22 @@ class _Chat:
 class _Responses:
     """The Responses API, streamed."""
 
-    def __init__(self, write: Write, model: str) -> None:
+    def __init__(self, write: Write, model: str, plan: Plan) -> None:
         self._write = write
+        self._plan = plan
         self._response = {"id": "resp_1", "object": "response", "created_at": 1, "model": model}
         self._text = ""
+
+    @staticmethod
+    def usage(plan: Plan) -> dict[str, Any]:
+        given, cached, made, reasoning = plan.used
+        return {
+            "input_tokens": given,
+            "output_tokens": made,
+            "total_tokens": given + made,
+            "input_tokens_details": {"cached_tokens": cached},
+            "output_tokens_details": {"reasoning_tokens": reasoning},
+        }
 
     async def _event(self, kind: str, **rest: Any) -> None:
         data = json.dumps({"type": kind, **rest})
@@ -252,13 +283,7 @@ class _Responses:
         await self._complete([item])
 
     async def _complete(self, output: list[dict[str, Any]]) -> None:
-        usage = {
-            "input_tokens": 7,
-            "output_tokens": 11,
-            "total_tokens": 18,
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens_details": {"reasoning_tokens": 0},
-        }
+        usage = self.usage(self._plan)
         await self._event(
             "response.completed",
             response={**self._response, "status": "completed", "output": output, "usage": usage},

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.credential_proxy.sse import StreamWatch
+from runner.contract.events import Usage
+from runner.credential_proxy.sse import StreamWatch, watch_of
 
 
 def sse(*documents: object) -> bytes:
@@ -46,6 +47,51 @@ def test_ends_and_failures_are_seen(stream: bytes, ended: bool, failure: str | N
     watch.feed(stream)
 
     assert (watch.ended, watch.failure) == (ended, failure)
+
+
+USED = {"prompt_tokens": 7, "completion_tokens": 11}
+RESPONSES_USED = {"input_tokens": 7, "output_tokens": 11}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        sse(TEXT, CHAT_END, {"choices": [], "usage": USED}) + b"data: [DONE]\n\n",
+        sse({**TEXT, "usage": {"prompt_tokens": 7}}, {**TEXT, "usage": USED}),
+        sse({**TEXT, "usage": USED}, {**CHAT_END, "usage": None}),
+        sse({"type": "response.completed", "response": {"usage": RESPONSES_USED}}),
+        sse({"type": "response.incomplete", "response": {"usage": RESPONSES_USED}}),
+    ],
+    ids=["behind-the-end", "with-each-piece", "before-the-end", "completed", "incomplete"],
+)  # fmt: skip
+def test_usage_is_seen_wherever_it_is_told(answer: bytes) -> None:
+    """The last word counts: it is of the whole call each time."""
+    watch = watch_of("text/event-stream; charset=utf-8")
+
+    watch.feed(answer)
+
+    assert watch.usage == Usage(input_tokens=7, output_tokens=11)
+
+
+def test_a_plain_answer_tells_its_usage_too() -> None:
+    """Whoever asks for no stream is counted as well."""
+    watch = watch_of("application/json")
+    body = json.dumps({"choices": [], "usage": USED}).encode()
+
+    watch.feed(body[:9])
+    watch.feed(body[9:])
+
+    assert watch.ended
+    assert watch.usage == Usage(input_tokens=7, output_tokens=11)
+
+
+def test_no_json_is_no_usage() -> None:
+    """A provider may answer with anything."""
+    watch = watch_of("text/html")
+
+    watch.feed(b'<html>"usage": {')
+
+    assert (watch.failure, watch.usage) == (None, None)
 
 
 @given(st.lists(st.integers(0, 400), max_size=6))

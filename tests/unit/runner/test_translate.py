@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runner.acp.translate import Translator, usage_of
+from runner.acp.translate import Translator
 from runner.contract import events
 
 
@@ -103,14 +103,6 @@ def test_a_plan_is_told_whole() -> None:
 def test_what_nobody_shows_is_passed_over(params: dict[str, Any]) -> None:
     """Also what a newer OpenCode may send."""
     assert Translator().translate(params) == []
-
-
-def test_usage_is_read_as_far_as_it_is_told() -> None:
-    """Missing and strange figures count as none."""
-    told = {"usage": {"inputTokens": 5, "outputTokens": 7, "cachedReadTokens": None}}
-
-    assert usage_of(told) == events.Usage(input_tokens=5, output_tokens=7)
-    assert usage_of({}) == events.Usage()
 
 
 def test_a_character_cut_in_two_is_joined_again() -> None:
