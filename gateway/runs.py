@@ -132,6 +132,22 @@ class RunService:
 
         An *attached* run ends soon after its last reader left.
         """
+        return await self._start(caller, prompt, attached=attached, come_back=False)
+
+    async def come_back(self, caller: Caller, prompt: Prompt) -> str | None:
+        """Return the id of the caller's latest run of *prompt*, None if there is none."""
+        if not caller.identity.signed_in:
+            return None  # all callers without an account would share their runs
+        try:
+            return await self._start(caller, prompt, attached=True, come_back=True)
+        except ServiceError as exc:
+            if exc.status != HTTPStatus.NOT_FOUND:
+                raise
+        return None
+
+    async def _start(
+        self, caller: Caller, prompt: Prompt, *, attached: bool, come_back: bool
+    ) -> str:
         known = caller.identity.signed_in
         if prompt.idempotency_key is not None and not known:
             raise TokenRequired  # all callers without an account would share their keys
@@ -146,6 +162,7 @@ class RunService:
             idempotency_key=prompt.idempotency_key,
             join_within_s=(self._debounce_s or None) if known else None,
             permission=prompt.permission,
+            come_back=come_back,
         )
         log.info("run_requested", run_id=run.run_id, model=prompt.model, attached=attached)
         accepted: list[str] = []

@@ -79,6 +79,7 @@ class RunService:
 
         Raises:
             IdempotencyConflict: The key, or the run's id, was used for something else.
+            NotFound: It only wants to come back to a run, and there is none.
             InvalidField: More permission than the operator allows.
             ModelNotAllowed, KeyRequired: The model can't be had.
             OpenCodeUnavailable: OpenCode is not installed.
@@ -90,6 +91,8 @@ class RunService:
         idempotency = None if key is None else self._hash(key)
         if (known := self._known(start, body, idempotency)) is not None:
             return self._join(known.state.run_id, start)
+        if start.come_back:
+            raise NotFound
         policy = policy_for(self._permission, start.permission)
         choice = self._catalogue.choose(start.model, start.key)
         self._agents.binary()
@@ -228,6 +231,9 @@ class RunService:
         known = self._logs.get(start.run_id)
         if known is None and idempotency is not None:
             known = self._logs.of_key(start.subject, idempotency)
+        if known is None and start.come_back:
+            same = (it for it in self._logs.find(subject=start.subject) if it.meta.body == body)
+            known = next(same, None)
         if known is None:
             return None
         if known.meta.body != body or known.state.subject != start.subject:

@@ -43,11 +43,12 @@ async def post_stream(request: web.Request) -> web.StreamResponse:
 async def _run(request: web.Request, prompt: Prompt, encoder: Encoder) -> web.StreamResponse:
     """Start the run and stream it; the caller leaving for good ends it."""
     runs, caller, after = request.app[RUNS], caller_of(request), after_of(request)
+    run_id: str | None
     if after is not None and prompt.idempotency_key is None:
-        # A browser's EventSource that comes back by itself: it must not start a second run. With
-        # this answer it stays away.
-        return web.Response(status=HTTPStatus.NO_CONTENT)
-    run_id = await runs.start(caller, prompt, attached=True)
-    if after is not None and not await runs.has_more(caller, run_id, after=after):
-        return web.Response(status=HTTPStatus.NO_CONTENT)
+        # A browser's EventSource comes back by itself to where it started: no second run.
+        run_id = await runs.come_back(caller, prompt)
+    else:
+        run_id = await runs.start(caller, prompt, attached=True)
+    if run_id is None or not (after is None or await runs.has_more(caller, run_id, after=after)):
+        return web.Response(status=HTTPStatus.NO_CONTENT)  # it stays away then
     return await send_events(request, caller, run_id, encoder, after=after)

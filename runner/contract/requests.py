@@ -45,6 +45,11 @@ class StartRun(BaseModel):
         description="Without an idempotency key: join the subject's run of the same model and "
         "prompt that was accepted at most so long ago and has not ended.",
     )
+    come_back: bool = Field(
+        default=False,
+        description="Start nothing: name the subject's latest run of the same request, 404 if "
+        "there is none.",
+    )
     permission: Permission | None = Field(
         default=None,
         description="What happens when the agent asks whether it may; left out: the operator's "

@@ -87,7 +87,9 @@ class RunLogs:
         accepted = datetime.fromisoformat(found.state.created_at)
         return found if self._now() - accepted < _IDEMPOTENT_FOR else None
 
-    def find(self, *, subject: str | None, run_ids: Collection[str] | None) -> list[RunLog]:
+    def find(
+        self, *, subject: str | None = None, run_ids: Collection[str] | None = None
+    ) -> list[RunLog]:
         """Return logs, newest first; None means: don't choose by that."""
         chosen = (
             self._logs.values()

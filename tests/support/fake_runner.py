@@ -247,6 +247,8 @@ class FakeRunner:
         if self.refusal is not None:
             raise self.refusal
         joined = self._joined(body)
+        if joined is None and body.get("come_back"):
+            raise NotFound
         if joined is None:
             stage = self.runs[body["run_id"]] = Stage(self, body)
             stage.play(self.script)
@@ -265,7 +267,8 @@ class FakeRunner:
                 stage.body.get(name) == body.get(name) for name in ("subject", "prompt", "model")
             )
             age_s = (datetime.now(UTC) - stage._created).total_seconds()
-            if same and not stage.has_ended and age_s < (body.get("join_within_s") or 0):
+            is_double = not stage.has_ended and age_s < (body.get("join_within_s") or 0)
+            if same and (is_double or body.get("come_back")):
                 return stage.id
         return None
 

@@ -103,12 +103,33 @@ async def test_a_reader_that_has_everything_is_told_to_stay_away(
         "GET", f"{RUNS}/{run_id}/events", user=alice, headers={"Last-Event-ID": "2"}
     ) as response:
         assert (response.status, await response.read()) == (204, b"")
-    async with gateway.request(
-        "GET", "/opencode/stream?prompt=x", user=alice, headers={"Last-Event-ID": "2"}
-    ) as response:
+    for prompt in ("Hallo", "etwas%20anderes"):
+        async with gateway.request(
+            "GET", f"/opencode/stream?prompt={prompt}", user=alice, headers={"Last-Event-ID": "2"}
+        ) as response:
+            assert response.status == 204
+
+    assert len(runner.runs) == 1
+
+
+async def test_who_comes_back_to_the_stream_goes_on_reading_its_run(
+    gateway: RunningGateway, runner: FakeRunner, alice: User, pocketbase: RunningPocketBase
+) -> None:
+    """An EventSource asks for the same address again: that is the same run, its owner's only."""
+    bob = pocketbase.new_user("Bob")
+    run_id = await started(gateway, alice)
+    whole = await events(gateway, alice, run_id)
+
+    again = {"Accept": "application/x-ndjson", "Last-Event-ID": "0"}
+    path = "/opencode/stream?prompt=Hallo"
+    async with gateway.request("GET", path, user=alice, headers=again) as response:
+        assert (response.status, response.headers["X-Run-ID"]) == (200, run_id)
+        rest = await response.read()
+    async with gateway.request("GET", path, user=bob, headers=again) as response:
         assert response.status == 204
 
-    assert len(runner.started) == 1
+    assert rest == b"".join(whole.splitlines(keepends=True)[1:])
+    assert len(runner.runs) == 1
 
 
 @pytest.mark.parametrize("given", ["x", "-1", "1.5", "²", "9" * 30])

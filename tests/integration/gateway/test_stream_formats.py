@@ -252,6 +252,7 @@ async def test_the_runner_gets_what_the_caller_sent(
         "attached": True,
         "idempotency_key": None,
         "join_within_s": 1.0,
+        "come_back": False,
         "permission": None,
     }
     assert runner.headers[0]["X-Request-ID"] == "my-request-1"

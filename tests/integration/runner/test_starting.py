@@ -41,6 +41,9 @@ async def test_a_key_names_one_run(runner: RunningRunner, provider: FakeProvider
         await client.log(run_id)
         await bob.log(other_run)
         assert await started(client, "Hi", idempotency_key=key) == (202, (run_id, True))
+        for model in (None, "openai/other"):
+            again = await started(client, "Hi", model=model, come_back=True)
+            assert again == ((404, "not-found") if model else (202, (run_id, True)))
     assert len(provider.requests) == 2
 
 
