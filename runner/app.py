@@ -66,12 +66,11 @@ async def production(app: web.Application) -> AsyncIterator[None]:
         SandboxUnavailable: The sandbox backend can't do its work here.
     """
     settings = app[SETTINGS]
-    backend = select_backend(settings)
+    runs = settings.data_dir.resolve() / _SANDBOXES
+    backend = select_backend(settings, runs)
     await backend.check()
     limits = _limits(settings)
-    directories = RunDirectories(
-        settings.data_dir.resolve() / _SANDBOXES, prefix=settings.temp_dir_prefix
-    )
+    directories = RunDirectories(runs, prefix=settings.temp_dir_prefix)
     swept = await directories.sweep(backend.sweep)
     binary = partial(opencode.find_binary, settings.opencode_bin)
     async with AsyncExitStack() as stack:

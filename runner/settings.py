@@ -65,6 +65,9 @@ class Settings(ServiceSettings):
     runner_sandbox: Literal["bubblewrap", "docker", "process"] = Field(
         default="bubblewrap", description="What keeps tenants apart; `process`: nothing does."
     )
+    runner_spawner_socket: Path | None = Field(
+        default=None, description="With `docker`: where the spawner listens, who holds the engine."
+    )
     runner_memory_mb: PositiveInt = Field(default=2048, description="Memory per sandbox.")
     runner_pids: PositiveInt = Field(default=256, description="Processes per sandbox.")
     runner_cpus: PositiveFloat = Field(default=1.0, description="CPUs per sandbox.")
@@ -153,7 +156,10 @@ class Settings(ServiceSettings):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/")
 
-    @field_validator("openai_api_key", "opencode_bin", "default_model", mode="before")
+    @field_validator(
+        *("openai_api_key", "opencode_bin", "default_model", "runner_spawner_socket"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         """`OPENAI_API_KEY=` in a compose file means: none."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -18,7 +18,7 @@ from runner.contract.wire import LineDecoder
 from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
-    from asyncio import StreamReader, StreamWriter
+    from asyncio import StreamReader
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     OnNotification = Callable[[str, dict[str, Any]], Awaitable[None]]
@@ -55,12 +55,20 @@ class MethodNotFound(Exception):
     """The agent asks for something a client need not offer."""
 
 
+class Writer(Protocol):
+    """Where messages to the agent go; the part of `asyncio.StreamWriter` that is needed."""
+
+    def write(self, data: bytes) -> None:
+        """Take *data*."""
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+
+
 class Connection:
     """One agent's line. Use `connect`, which also reads."""
 
-    def __init__(
-        self, reader: StreamReader, writer: StreamWriter, *, on_request: OnRequest
-    ) -> None:
+    def __init__(self, reader: StreamReader, writer: Writer, *, on_request: OnRequest) -> None:
         self._reader = reader
         self._writer = writer
         self._on_request = on_request
@@ -175,7 +183,7 @@ class Connection:
 
 @asynccontextmanager
 async def connect(
-    reader: StreamReader, writer: StreamWriter, *, on_request: OnRequest
+    reader: StreamReader, writer: Writer, *, on_request: OnRequest
 ) -> AsyncIterator[Connection]:
     """Yield a connection that is read from while the block runs."""
     connection = Connection(reader, writer, on_request=on_request)

@@ -7,6 +7,7 @@ only so many at once: each takes a descriptor, of which the runner has few for a
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ import structlog
 from runner.plumbing.cleanup import finish
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from aiohttp import web
@@ -43,7 +43,8 @@ async def keep_door(
     """
     keeper = _Doorkeeper(egress, model_calls, log_context)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(keeper.look_at, sock=door)
+    create = loop.create_unix_server if door.family == socket.AF_UNIX else loop.create_server
+    server = await create(keeper.look_at, sock=door)
     try:
         yield
     finally:

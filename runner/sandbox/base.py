@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
-    from asyncio.subprocess import Process
+    from asyncio import StreamReader
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
@@ -46,12 +46,14 @@ class SandboxSpec:
     """One command, the only directory it may write, and all it may know.
 
     Attributes:
-        command: Program and arguments, as paths of the host.
+        command: Program and arguments, as paths of the host. A backend with an image of its own
+            takes what is not in the system folders from there, by its name.
         directory: The run's own directory on the host: holds `home`, `workspace` and `tmp`,
             made by the caller, who also removes it.
         environment: Makes the command's whole environment from what it will see.
         path: Programs of the host that the command may use, or directories with such, in
-            order. Backends that hide the host show only programs that run by themselves.
+            order. Backends that hide the host show only programs that run by themselves; one
+            with an image of its own has its own.
         grace_s: How long it may take to end by itself when asked.
     """
 
@@ -76,13 +78,53 @@ async def no_verdict() -> Verdict | None:
     return None
 
 
+class Stdin(Protocol):
+    """Where a command's input goes; the part of `asyncio.StreamWriter` that is needed."""
+
+    def write(self, data: bytes) -> None:
+        """Take *data*."""
+
+    async def drain(self) -> None:
+        """Wait until there is room for more.
+
+        Raises:
+            ConnectionError: Nobody reads any more.
+        """
+
+    def close(self) -> None:
+        """End the input."""
+
+
+class Process(Protocol):
+    """A running command; the part of `asyncio.subprocess.Process` that is needed."""
+
+    @property
+    def stdin(self) -> Stdin | None:
+        """Its input."""
+
+    @property
+    def stdout(self) -> StreamReader | None:
+        """Its output."""
+
+    @property
+    def stderr(self) -> StreamReader | None:
+        """Its messages."""
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, negative for a signal; None while it runs."""
+
+    async def wait(self) -> int:
+        """Wait until it has ended; return how."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sandbox:
     """A running command in its sandbox.
 
     Attributes:
-        process: Pipes on stdin, stdout and stderr; on the host the outermost process.
-        door: Listening TCP socket that only this sandbox can reach (or, where the backend
+        process: The command.
+        door: Listening stream socket that only this sandbox can reach (or, where the backend
             says `door_is_identity = False`, that other processes could reach too). The caller
             serves it; the backend closes it after the sandbox has ended.
         inside: What the command sees.
@@ -113,8 +155,9 @@ class SandboxBackend(Protocol):
     def enforced(self, limits: Limits) -> Mapping[str, str]:
         """Return limit → what enforces it here.
 
-        `cgroup-v2`, `cgroup-v1` and `rlimit` are the kernel's; `watch` is the runner's own
-        look, several times a second; then there is `nothing`.
+        `cgroup-v2`, `cgroup-v1`, `container` (the engine's cgroup) and `rlimit` are the
+        kernel's; `watch` is the runner's own look, several times a second; then there is
+        `nothing`.
         """
 
     async def check(self) -> None:

@@ -17,9 +17,9 @@ import structlog
 
 from runner.contract.problems import OpenCodeUnavailable, SandboxUnavailable
 from runner.plumbing.cleanup import finish
-from runner.sandbox import bwrap, mark
+from runner.sandbox import bwrap, mark, processes
 from runner.sandbox.base import Inside, Limits, Sandbox, SandboxBackend, SandboxSpec
-from runner.sandbox.cgroups import Cgroups, read_hierarchy
+from runner.sandbox.cgroups import Cgroups, Counters, read_hierarchy
 from runner.sandbox.diagnosis import explain
 from runner.sandbox.launcher import Launch, launched, memory_file, outlived
 from runner.sandbox.removal import remove_tree
@@ -232,15 +232,21 @@ class BubblewrapBackend:
 
     def _watch(self, spec: SandboxSpec, cgroup: Cgroup | None, process: Process) -> Watch:
         return Watch(
-            pid=process.pid,
             directory=spec.directory,
             limits=spec.limits,
-            cgroup=cgroup,
+            counters=cgroup.counters if cgroup is not None else Counters,
+            deleted_bytes=lambda: _deleted_bytes(process.pid, spec.directory),
+            pid=process.pid,
             watched=frozenset(
                 limit for limit in ("memory", "processes") if not self._cgroups.enforcer(limit)
             ),
             kill=lambda: signal_group(process.pid, signal.SIGKILL),
         )
+
+
+def _deleted_bytes(pid: int, directory: Path) -> int:
+    pids = [member.pid for member in processes.descendants(pid)]
+    return processes.deleted_bytes(pids, directory.stat().st_dev)
 
 
 def _can_limit_processes() -> bool:

@@ -1,4 +1,4 @@
-"""The seccomp filter as classic BPF, made without libseccomp.
+"""The seccomp filter: as classic BPF, made without libseccomp, and as Docker reads it.
 
 It refuses what a namespace does not contain (vsock, keyrings, io_uring, bpf, perf), what would
 make new namespaces, and what lets one process of a tenant take over another (ptrace). Flatpak's
@@ -11,6 +11,10 @@ import errno
 import platform
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _ALLOW = 0x7FFF0000
 _KILL_PROCESS = 0x80000000
@@ -25,6 +29,8 @@ _X32_BIT = 0x40000000
 _NAMESPACE_FLAGS = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into somebody's terminal
 _FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
+_LOW_WORD = 0xFFFFFFFF  # of an argument: the kernel looks at no more where it takes an int
+_LIBSECCOMP_NAMES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,45 @@ def build_filter(machine: str | None = None) -> bytes:
         raise UnsupportedArchitecture(machine)
     architecture = _ARCHITECTURES[machine]
     return _Program(architecture).assemble()
+
+
+def docker_profile(machine: str | None = None) -> dict[str, Any]:
+    """Return the same filter as Docker's API takes it, by names of system calls.
+
+    Raises:
+        UnsupportedArchitecture: As `build_filter`.
+    """
+    machine = machine or platform.machine()
+    if machine not in _LIBSECCOMP_NAMES:
+        raise UnsupportedArchitecture(machine)
+    flags = [1 << bit for bit in range(32) if _NAMESPACE_FLAGS >> bit & 1]
+    below = [family for family in range(max(_FAMILIES)) if family not in _FAMILIES]
+    rules = [
+        _rule(_REFUSED, errno.EPERM),
+        _rule(_UNKNOWN, errno.ENOSYS),
+        *(_rule(["clone"], errno.EPERM, _masked(0, flag, flag)) for flag in flags),
+        *(_rule(["ioctl"], errno.EPERM, _masked(1, _LOW_WORD, n)) for n in _TERMINAL_INPUT),
+        *(_rule(["socket"], errno.EAFNOSUPPORT, _masked(0, _LOW_WORD, n)) for n in below),
+        _rule(["socket"], errno.EAFNOSUPPORT, _compared(0, "SCMP_CMP_GT", max(_FAMILIES))),
+    ]
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": [_LIBSECCOMP_NAMES[machine]],
+        "syscalls": rules,
+    }
+
+
+def _rule(names: Iterable[str], error: int, *arguments: dict[str, Any]) -> dict[str, Any]:
+    refusal = {"action": "SCMP_ACT_ERRNO", "errnoRet": error}
+    return {"names": sorted(names), **refusal, "args": list(arguments)}
+
+
+def _masked(index: int, mask: int, wanted: int) -> dict[str, Any]:
+    return _compared(index, "SCMP_CMP_MASKED_EQ", mask) | {"valueTwo": wanted}
+
+
+def _compared(index: int, operator: str, value: int) -> dict[str, Any]:
+    return {"index": index, "op": operator, "value": value}
 
 
 class _Program:

@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING
 
 from runner.contract.problems import SandboxUnavailable
 from runner.sandbox.bubblewrap import BubblewrapBackend
+from runner.sandbox.docker import DockerBackend
 from runner.sandbox.process import ProcessBackend
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.sandbox.base import SandboxBackend
     from runner.settings import Settings
 
 
-def select_backend(settings: Settings) -> SandboxBackend:
+def select_backend(settings: Settings, runs: Path) -> SandboxBackend:
     """Return the backend the operator asked for, never another one.
 
+    Run directories will be in *runs*.
+
     Raises:
-        SandboxUnavailable: There is no such backend yet.
+        SandboxUnavailable: A setting that it needs is missing.
     """
     match settings.runner_sandbox:
         case "bubblewrap":
@@ -25,6 +30,9 @@ def select_backend(settings: Settings) -> SandboxBackend:
         case "process":
             return ProcessBackend()
         case "docker":
-            raise SandboxUnavailable(
-                reason="RUNNER_SANDBOX=docker is not built yet; use RUNNER_SANDBOX=bubblewrap"
-            )
+            if settings.runner_spawner_socket is None:
+                raise SandboxUnavailable(
+                    reason="RUNNER_SANDBOX=docker needs RUNNER_SPAWNER_SOCKET, where"
+                    " `python -m runner.spawner` listens"
+                )
+            return DockerBackend(settings.runner_spawner_socket, runs)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.sandbox.base import Limits
-    from runner.sandbox.cgroups import Cgroup
+    from runner.sandbox.cgroups import Counters
 
 _INTERVAL_S = 0.25
 # A look at the disk may take that share of one CPU at most.
@@ -40,19 +40,22 @@ class Watch:
     """One sandbox under watch.
 
     Attributes:
-        pid: Its outermost process.
         directory: What it may write on disk is below.
-        cgroup: What the kernel counts for it, if anything.
-        watched: Limits that are the watch's own to hold: memory, processes.
+        counters: Tells what the kernel counts for it.
+        deleted_bytes: Tells what deleted files take that it holds; an `OSError` if that can't be
+            seen.
         kill: Ends the sandbox; called in the event loop.
+        pid: Its outermost process, where something is *watched*.
+        watched: Limits that are the watch's own to hold: memory, processes.
     """
 
-    pid: int
     directory: Path
     limits: Limits
-    cgroup: Cgroup | None
-    watched: frozenset[str]
+    counters: Callable[[], Counters]
+    deleted_bytes: Callable[[], int]
     kill: Callable[[], None]
+    pid: int = 0
+    watched: frozenset[str] = frozenset()
     _found: Verdict | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _disk_due: float = 0.0
@@ -87,9 +90,7 @@ class Watch:
         return self._told_by_kernel() or self._look_at_processes() or self._look_at_disk()
 
     def _told_by_kernel(self) -> Verdict | None:
-        if self.cgroup is None:
-            return None
-        counters = self.cgroup.counters()
+        counters = self.counters()
         if counters.oom_kills:
             return self._out_of_memory()
         if counters.refused_forks:
@@ -118,8 +119,7 @@ class Watch:
         try:
             usage = measure(self.directory, stop=self._stop)
             self._missed = 0
-            pids = [member.pid for member in processes.descendants(self.pid)]
-            deleted = processes.deleted_bytes(pids, self.directory.stat().st_dev)
+            deleted = self.deleted_bytes()
         except Stopped:
             return None
         except OSError:

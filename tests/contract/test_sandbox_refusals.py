@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import SecretStr
 
 from runner.contract.problems import SandboxUnavailable
 from runner.sandbox.bubblewrap import BubblewrapBackend
+from runner.sandbox.docker import DockerBackend
 from runner.sandbox.process import ProcessBackend
 from runner.sandbox.select import select_backend
 from runner.settings import Settings
 from tests.support.ordinary_user import REPOSITORY, as_ordinary_user
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WITHOUT_NAMESPACES = """
 import asyncio, ctypes, os
@@ -54,18 +58,26 @@ def test_kernel_without_user_namespaces_is_refused_with_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "backend"), [("bubblewrap", BubblewrapBackend), ("process", ProcessBackend)]
+    ("name", "backend"),
+    [("bubblewrap", BubblewrapBackend), ("docker", DockerBackend), ("process", ProcessBackend)],
 )
-def test_operator_gets_the_backend_asked_for(name: str, backend: type) -> None:
+def test_operator_gets_the_backend_asked_for(name: str, backend: type, tmp_path: Path) -> None:
     """Settings decide, and nothing else."""
-    settings = Settings.model_validate({"runner_token": SecretStr("x"), "runner_sandbox": name})
+    settings = Settings.model_validate(
+        {"runner_token": "x", "runner_sandbox": name, "runner_spawner_socket": tmp_path / "socket"}
+    )
 
-    assert isinstance(select_backend(settings), backend)
+    assert isinstance(select_backend(settings, tmp_path), backend)
 
 
-def test_backend_that_is_not_built_is_refused() -> None:
-    """Docker is asked for: Docker or nothing."""
-    settings = Settings.model_validate({"runner_token": SecretStr("x"), "runner_sandbox": "docker"})
+async def test_docker_without_a_spawner_is_refused(tmp_path: Path) -> None:
+    """Docker is asked for: Docker or nothing; the reason names what to start."""
+    asked = {"runner_token": "x", "runner_sandbox": "docker"}
+    with pytest.raises(SandboxUnavailable) as refusal:
+        select_backend(Settings.model_validate(asked), tmp_path)
+    assert "RUNNER_SPAWNER_SOCKET" in str(refusal.value.params["reason"])
 
-    with pytest.raises(SandboxUnavailable):
-        select_backend(settings)
+    nobody = Settings.model_validate(asked | {"runner_spawner_socket": tmp_path / "socket"})
+    with pytest.raises(SandboxUnavailable) as refusal:
+        await select_backend(nobody, tmp_path).check()
+    assert "python -m runner.spawner" in str(refusal.value.params["reason"])

@@ -37,7 +37,7 @@ def question(number: int) -> bytes:
 async def test_an_agent_that_asks_and_never_listens_is_not_read_further() -> None:
     """Else its questions would fill the runner's memory."""
     reader, writer = asyncio.StreamReader(), DeafWriter()
-    async with connect(reader, writer, on_request=refuse):  # type: ignore[arg-type]
+    async with connect(reader, writer, on_request=refuse):
         for number in range(500):
             reader.feed_data(question(number))
         await eventually(lambda: writer.written >= 16)
@@ -49,7 +49,7 @@ async def test_an_agent_that_asks_and_never_listens_is_not_read_further() -> Non
 async def test_a_line_without_end_ends_the_connection() -> None:
     """It is not collected for ever."""
     reader = asyncio.StreamReader()
-    connection = Connection(reader, DeafWriter(), on_request=refuse)  # type: ignore[arg-type]
+    connection = Connection(reader, DeafWriter(), on_request=refuse)
     reader.feed_data(b"x" * (17 << 20))
 
     with pytest.raises(LineTooLong):
@@ -67,7 +67,7 @@ async def test_nested_nonsense_is_ignored() -> None:
     async def hear(method: str, params: dict[str, Any]) -> None:
         heard.append(method)
 
-    async with connect(reader, DeafWriter(), on_request=refuse) as connection:  # type: ignore[arg-type]
+    async with connect(reader, DeafWriter(), on_request=refuse) as connection:
         connection.listen(hear)
         reader.feed_data(b"[" * 100_000 + b"\n" + b'{"method": "session/update"}\n')
         await eventually(lambda: heard)

@@ -1,0 +1,101 @@
+"""What a sandbox's container is, as data for Docker's API. Nothing here is the caller's to say
+but the run's name and its limits."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from runner.sandbox.seccomp import docker_profile
+
+if TYPE_CHECKING:
+    from runner.spawner.directories import RunDirectory
+    from runner.spawner.messages import RunLimits
+
+INSIDE = {"home": "/home/user", "workspace": "/workspace", "door": "/run/runner"}
+"""Where the container sees what of the run directory."""
+
+LABEL_RUNS = "opencode-multiuser.runs"
+LABEL_RUN = "opencode-multiuser.run"
+
+_INIT = ("/usr/bin/python3", "-S", "-P", "-m", "runner.container")
+_INIT_PATH = "PYTHONPATH=/opt/sandbox"
+_OWN_PROCESSES = 2  # the container's init, and its relay where there has to be one
+_SHM_BYTES = 16 << 20
+_OOM_SCORE = 500  # when the host itself runs out of memory, sandboxes go first
+# Docker's own list, and /sys: what it tells is the machine's.
+_MASKED = (
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
+    *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"),
+    *("/proc/interrupts", "/sys/devices/virtual/powercap", "/sys"),
+)
+_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def container(
+    directory: RunDirectory, limits: RunLimits, *, image: str, runtime: str, labels: dict[str, str]
+) -> dict[str, Any]:
+    """Return the container for the run whose directory is *directory*."""
+    expected = [f"{INSIDE[name]}={identity}" for name, identity in directory.identities.items()]
+    return {
+        "Image": image,
+        "Entrypoint": list(_INIT),
+        "Cmd": expected,
+        "User": f"{directory.uid}:{directory.uid}",
+        "WorkingDir": "/",
+        "Env": [_INIT_PATH],
+        "Hostname": "sandbox",
+        "Labels": labels,
+        "Healthcheck": {"Test": ["NONE"]},
+        "NetworkDisabled": True,
+        **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr"), True),
+        **dict.fromkeys(("OpenStdin", "StdinOnce"), True),
+        "HostConfig": {
+            **_isolation(runtime),
+            **_limits(limits),
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": str(directory.path / name),
+                    "Target": target,
+                    "ReadOnly": name == "door",
+                    "BindOptions": {"Propagation": "rprivate"},
+                }
+                for name, target in INSIDE.items()
+            ],
+        },
+    }
+
+
+def _isolation(runtime: str) -> dict[str, Any]:
+    return {
+        "Runtime": runtime,
+        "NetworkMode": "none",
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={json.dumps(docker_profile())}"],
+        "MaskedPaths": list(_MASKED),
+        "ReadonlyPaths": list(_READ_ONLY),
+        "RestartPolicy": {"Name": "no"},
+        "LogConfig": {"Type": "none"},
+        "Init": False,  # its own one waits for orphans too
+    }
+
+
+def _limits(limits: RunLimits) -> dict[str, Any]:
+    tmp_bytes = min(limits.disk_bytes, limits.memory_bytes // 4)
+    rlimits = {"nofile": limits.open_files, "fsize": limits.disk_bytes, "core": 0}
+    return {
+        "Memory": limits.memory_bytes,
+        "MemorySwap": limits.memory_bytes,
+        "PidsLimit": limits.processes + _OWN_PROCESSES,
+        "NanoCpus": int(limits.cpus * 1e9),
+        "OomScoreAdj": _OOM_SCORE,
+        "ShmSize": _SHM_BYTES,
+        "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={tmp_bytes}"},  # noqa: S108
+        "Ulimits": [
+            {"Name": name, "Soft": value, "Hard": value} for name, value in rlimits.items()
+        ],
+    }
