@@ -63,7 +63,8 @@ class Settings(ServiceSettings):
         default=1024, ge=0, description="With less memory left than that, fewer are kept ready."
     )
     runner_sandbox: Literal["bubblewrap", "docker", "process"] = Field(
-        default="bubblewrap", description="What keeps tenants apart; `process`: nothing does."
+        default="bubblewrap",
+        description="What keeps tenants apart: `bubblewrap`, `docker`; with `process` nothing does.",
     )
     runner_spawner_socket: Path | None = Field(
         default=None, description="With `docker`: where the spawner listens, who holds the engine."

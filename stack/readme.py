@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import gateway.settings
 import runner.settings
+import runner.spawner.settings
 import stack.backup.settings
 import stack.settings
 from stack.settings import ROOT
@@ -25,6 +26,7 @@ _MODELS = (
     stack.settings.StackSettings,
     gateway.settings.Settings,
     runner.settings.Settings,
+    runner.spawner.settings.Settings,
     stack.backup.settings.BackupSettings,
 )
 _GENERATED = frozenset(
@@ -63,8 +65,10 @@ def write_table(readme: Path) -> None:
 def _default(name: str, field: FieldInfo) -> str:
     if name in _GENERATED:
         return "generated"
+    if field.is_required():
+        return "needed"
     value = field.default
-    if value is None or value == ():
+    if value in (None, "", ()):
         return "–"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

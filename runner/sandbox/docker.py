@@ -74,6 +74,7 @@ class DockerBackend:
     door_is_identity = True
 
     def __init__(self, spawner: Path, runs: Path) -> None:
+        self.spawner = spawner
         self._spawner = Spawner(spawner)
         self._runs = runs
         self._tenants = Tenants()

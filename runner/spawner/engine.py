@@ -43,7 +43,7 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._runs = settings.spawner_runs_dir.resolve()
-        self._scope = hashlib.sha256(os.fsencode(self._runs)).hexdigest()[:16]
+        self._scope = profile.scope_of(self._runs)
         try:
             self._api = docker.from_env(timeout=_TIMEOUT_S).api
         except DockerException as exc:

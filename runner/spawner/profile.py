@@ -3,12 +3,16 @@ but the run's name and its limits."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from runner.sandbox.seccomp import docker_profile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.spawner.directories import RunDirectory
     from runner.spawner.messages import RunLimits
 
@@ -30,6 +34,11 @@ _MASKED = (
     *("/proc/interrupts", "/sys/devices/virtual/powercap", "/sys"),
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def scope_of(runs: Path) -> str:
+    """Return what tells containers of runs below *runs* from those of other stacks."""
+    return hashlib.sha256(os.fsencode(runs.resolve())).hexdigest()[:16]
 
 
 def container(

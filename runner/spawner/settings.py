@@ -13,7 +13,9 @@ from runner.plumbing.settings import ServiceSettings, load_settings
 class Settings(ServiceSettings):
     """Settings of the spawner; `DOCKER_HOST` and the like are the Docker SDK's own."""
 
-    spawner_socket: Path = Field(description="Unix socket that the spawner listens on.")
+    spawner_socket: Path = Field(
+        description="Unix socket that the spawner (`python -m runner.spawner`) listens on."
+    )
     spawner_runs_dir: Path = Field(
         description="Directory of the run directories (the runner's `DATA_DIR/sandboxes`): the "
         "same path for runner, spawner and Docker engine.",

@@ -19,22 +19,38 @@ from runner.contract.problems import OpenCodeUnavailable
 from runner.sandbox.base import Limits, Sandbox, SandboxBackend, SandboxSpec
 from runner.sandbox.bubblewrap import BubblewrapBackend
 from runner.sandbox.cgroups import Cgroups, read_hierarchy
+from runner.sandbox.docker import DockerBackend
 from runner.sandbox.mark import cgroup_name
 from runner.sandbox.process import ProcessBackend
 from tests.support.ordinary_user import REPOSITORY, pytest_as_ordinary_user
+from tests.support.spawner import run_spawner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 LIMITS = Limits(memory_bytes=512 << 20, processes=64, cpus=1.0, disk_bytes=64 << 20, open_files=256)
 STUBBORN = "trap '' TERM HUP INT; echo ready; while :; do sleep 0.1; done"
 
 
-@pytest.fixture(params=[ProcessBackend, BubblewrapBackend], ids=["process", "bubblewrap"])
-def backend(request: pytest.FixtureRequest) -> SandboxBackend:
+@pytest.fixture(params=["process", "bubblewrap", "docker"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SandboxBackend]:
     """Each backend in turn: a test that takes this one is a promise of the protocol."""
-    backend: SandboxBackend = request.param()
-    return backend
+    match request.param:
+        case "process":
+            yield ProcessBackend()
+        case "bubblewrap":
+            yield BubblewrapBackend()
+        case _:
+            with run_spawner(tmp_path) as spawner:
+                yield DockerBackend(spawner.socket, tmp_path)
+                assert spawner.containers() == []
+
+
+def source_of(backend: SandboxBackend, tmp_path: Path) -> str:
+    """What makes the same backend in another process."""
+    if isinstance(backend, DockerBackend):
+        return f"DockerBackend(Path({str(backend.spawner)!r}), Path({str(tmp_path)!r}))"
+    return f"{type(backend).__name__}()"
 
 
 @pytest.fixture
@@ -105,7 +121,9 @@ def test_every_limit_is_accounted_for(backend: SandboxBackend) -> None:
     enforced = backend.enforced(LIMITS)
 
     assert set(enforced) == {"memory", "processes", "cpus", "disk", "open_files", "file_size"}
-    assert set(enforced.values()) <= {"cgroup-v2", "cgroup-v1", "rlimit", "watch", "nothing"}
+    assert set(enforced.values()) <= {
+        *("cgroup-v2", "cgroup-v1", "container", "rlimit", "watch", "nothing")
+    }
 
 
 async def test_pipes_lead_to_the_command(backend: SandboxBackend, directory: Path) -> None:
@@ -181,6 +199,8 @@ async def test_programs_of_the_host_can_be_lent(
     backend: SandboxBackend, directory: Path, tmp_path: Path
 ) -> None:
     """A program outside the system folders is found by its name, when the spec says so."""
+    if backend.name == "docker":
+        pytest.skip("an image brings its own programs")
     shutil.copy("/usr/bin/echo", tmp_path / "lent")
 
     for path in (tmp_path / "lent", tmp_path):
@@ -193,7 +213,7 @@ async def test_command_that_is_not_there_is_a_clear_error(
 ) -> None:
     """OpenCode missing is told apart from a sandbox that can't be made."""
     spec = SandboxSpec(
-        command=("/nowhere/opencode", "acp"),
+        command=("/nowhere/no-such-program", "acp"),
         directory=directory,
         environment=lambda _: {},
         limits=LIMITS,
@@ -305,7 +325,7 @@ async def test_open_files_and_file_size_are_bounded(
 
 @asynccontextmanager
 async def runner_to_be_killed(
-    name: str, directory: Path, mark: str, *, settled: bool
+    source: str, directory: Path, mark: str, *, settled: bool
 ) -> AsyncIterator[int]:
     """Yield the process id of another runner that has a sandbox running in *directory*."""
     program = f"""
@@ -314,7 +334,7 @@ from pathlib import Path
 from tests.contract.test_sandbox_backends import *
 async def main(mark):
     script = f"echo ready; exec bash -c 'sleep 4321; :' {{mark}}"
-    async with {name}().start(shell(script, Path({str(directory)!r}))) as sandbox:
+    async with {source}.start(shell(script, Path({str(directory)!r}))) as sandbox:
         if {settled}:
             await sandbox.process.stdout.readline()
         print("ready", flush=True)
@@ -338,11 +358,13 @@ asyncio.run(main(sys.stdin.readline().strip()))
         await process.wait()
 
 
-async def test_sandboxes_of_a_killed_runner_end(backend: SandboxBackend, directory: Path) -> None:
+async def test_sandboxes_of_a_killed_runner_end(
+    backend: SandboxBackend, directory: Path, tmp_path: Path
+) -> None:
     """`kill -9` of the runner ends its sandboxes at once; the sweep finds what else is left."""
     mark = secrets.token_hex(8)
-    name = type(backend).__name__
-    async with runner_to_be_killed(name, directory, mark, settled=True) as pid:
+    source = source_of(backend, tmp_path)
+    async with runner_to_be_killed(source, directory, mark, settled=True) as pid:
         await until(lambda: processes_with(mark) != [])  # between two programs it has no name
         os.kill(pid, signal.SIGKILL)
         if backend.name != "process":  # a process group does not die with its leader
@@ -355,12 +377,12 @@ async def test_sandboxes_of_a_killed_runner_end(backend: SandboxBackend, directo
 
 @pytest.mark.parametrize("attempt", range(3))
 async def test_sandboxes_killed_in_their_first_moments_are_swept(
-    backend: SandboxBackend, directory: Path, attempt: int
+    backend: SandboxBackend, directory: Path, tmp_path: Path, attempt: int
 ) -> None:
     """Also when the runner dies while a sandbox is being made, the next start clears it up."""
     mark = secrets.token_hex(8)
-    name = type(backend).__name__
-    async with runner_to_be_killed(name, directory, mark, settled=False) as pid:
+    source = source_of(backend, tmp_path)
+    async with runner_to_be_killed(source, directory, mark, settled=False) as pid:
         os.kill(pid, signal.SIGKILL)
 
     await asyncio.sleep(attempt * 0.02)  # the sweep meets it in one state or another

@@ -1,0 +1,89 @@
+"""The real `python -m runner.spawner`, where a Docker engine is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.spawner.profile import LABEL_RUNS, scope_of
+from tests.support.ordinary_user import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGE = "opencode-multiuser-sandbox:test"
+"""Built from the Dockerfile's target `sandbox`."""
+
+_START_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningSpawner:
+    """A spawner that is up."""
+
+    socket: Path
+    runs: Path
+    process: subprocess.Popen[bytes]
+
+    def containers(self) -> list[str]:
+        """Return the containers there are of runs below `runs`, running or not."""
+        label = f"{LABEL_RUNS}={scope_of(self.runs)}"
+        argv = ["docker", "ps", "--all", "--quiet", "--filter", f"label={label}"]
+        listed = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
+        return listed.stdout.split()
+
+
+@cache
+def why_no_engine() -> str:
+    """Return why there can be no containers here; nothing where there can.
+
+    `make test-compose` sets `DOCKER_HOST`; who hasn't is not asked to lend an engine to tests.
+    """
+    if not os.environ.get("DOCKER_HOST"):
+        return "DOCKER_HOST names no Docker engine (make test-compose does)"
+    try:
+        docker = subprocess.run(
+            ["docker", "image", "inspect", IMAGE], capture_output=True, check=False, timeout=30
+        )
+    except OSError as exc:
+        return f"no docker command: {exc.strerror}"
+    return "" if docker.returncode == 0 else docker.stderr.decode().strip()
+
+
+@contextmanager
+def run_spawner(runs: Path, **settings: str) -> Iterator[RunningSpawner]:
+    """Start a spawner for the run directories in *runs*; skip the test where none can be."""
+    if reason := why_no_engine():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="opencode-spawner-") as directory:
+        Path(directory).chmod(0o711)
+        socket = Path(directory, "socket")
+        usual = {
+            "SPAWNER_SOCKET": str(socket),
+            "SPAWNER_RUNS_DIR": str(runs),
+            "SPAWNER_IMAGE": IMAGE,
+            "DOCKER_HOST": os.environ["DOCKER_HOST"],
+            "PATH": os.environ["PATH"],
+        }
+        argv = [sys.executable, "-m", "runner.spawner"]
+        with subprocess.Popen(argv, cwd=REPOSITORY, env=usual | settings) as process:
+            try:
+                deadline = time.monotonic() + _START_TIMEOUT_S
+                while not socket.exists():
+                    assert process.poll() is None, "the spawner did not start"
+                    assert time.monotonic() < deadline, "the spawner does not listen"
+                    time.sleep(0.02)
+                yield RunningSpawner(socket=socket, runs=runs, process=process)
+            finally:
+                process.terminate()
+                process.wait(30)
