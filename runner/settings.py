@@ -64,7 +64,7 @@ class Settings(ServiceSettings):
     )
     runner_sandbox: Literal["bubblewrap", "docker", "process"] = Field(
         default="bubblewrap",
-        description="What keeps tenants apart: `bubblewrap`, `docker`; with `process` nothing does.",
+        description="What keeps tenants apart: `bubblewrap`, `docker`; `process`: nothing.",
     )
     runner_spawner_socket: Path | None = Field(
         default=None, description="With `docker`: where the spawner listens, who holds the engine."
