@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import string
 import time
@@ -15,7 +16,13 @@ import structlog
 from gateway.following import EventSource, follow
 from gateway.history import ENDED
 from gateway.models import RunInfo, RunPage, info_of_record, info_of_state
-from runner.contract.problems import NotFound, RunnerUnavailable, ServiceError, TokenRequired
+from runner.contract.problems import (
+    NotFound,
+    RunnerRestarting,
+    RunnerUnavailable,
+    ServiceError,
+    TokenRequired,
+)
 from runner.contract.requests import StartRun
 from runner.plumbing.cleanup import finish
 
@@ -33,6 +40,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _ID_CHARS = string.ascii_lowercase + string.digits
 _ID_LENGTH = 15
+_ASK_AGAIN_S = 0.5
 
 
 class Keys(Protocol):
@@ -165,9 +173,18 @@ class RunService:
             come_back=come_back,
         )
         log.info("run_requested", run_id=run.run_id, model=prompt.model, attached=attached)
+        until = time.monotonic() + self._patience_s
         accepted: list[str] = []
-        # A caller who leaves now must not leave a run that nobody has written down.
-        await finish(self._hand_over(run, accepted, request_id=caller.request_id))
+        while not accepted:
+            try:
+                # A caller who leaves now must not leave a run that nobody has written down.
+                await finish(self._hand_over(run, accepted, request_id=caller.request_id))
+            except ServiceError as exc:
+                # A runner that restarts is back in a moment. One that took the run on all the
+                # same, its answer having got lost, knows it by its id.
+                if not _runner_comes_back(exc) or time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(min(_ASK_AGAIN_S, self._patience_s))
         return accepted[0]
 
     async def _hand_over(self, run: StartRun, accepted: list[str], *, request_id: str) -> None:
@@ -287,3 +304,8 @@ class RunService:
         except RunnerUnavailable:
             return {}
         return {s.run_id: info_of_state(s) for s in states if s.subject == caller.subject}
+
+
+def _runner_comes_back(failure: ServiceError) -> bool:
+    """Whether it is worth while to ask again in a moment."""
+    return isinstance(failure, RunnerUnavailable) or failure.code == RunnerRestarting.code

@@ -66,7 +66,8 @@ class Settings(ServiceSettings):
         description="How much of a prompt is kept in `runs`; a preview is 200 characters.",
     )
     gateway_runner_patience_s: PositiveFloat = Field(
-        default=20.0, description="How long a stream waits for a runner that went away."
+        default=20.0,
+        description="How long a stream, or a new run, waits for a runner that went away.",
     )
     gateway_reconcile_s: PositiveFloat = Field(
         default=30.0, description="How often unfinished records are compared with the runner."

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-
-from aiohttp import web
 
 from runner import settings as runner_settings
 from runner.app import create_app
 from runner.contract.problems import SandboxUnavailable
 from runner.plumbing.logging import configure_logging
 from runner.plumbing.settings import BadSettings, refuse
+from runner.serving import serve
 
 _SERVICE = "runner"
-_SHUTDOWN_TIMEOUT_S = 3.0
 
 
 def main() -> None:
@@ -24,15 +23,7 @@ def main() -> None:
         refuse(_SERVICE, exc)
     configure_logging(service=_SERVICE, level=settings.log_level, log_format=settings.log_format)
     try:
-        web.run_app(
-            create_app(settings),
-            host=settings.runner_host,
-            port=settings.port,
-            handler_cancellation=True,
-            shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
-            access_log=None,
-            print=None,
-        )
+        asyncio.run(serve(create_app(settings), settings))
     except SandboxUnavailable as exc:
         refuse(_SERVICE, f"{exc}: {exc.params.get('reason', '')}")
     except OSError as exc:

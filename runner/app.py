@@ -123,6 +123,7 @@ async def production(app: web.Application) -> AsyncIterator[None]:
             limits=limits,
             local=local,
             pool=pool,
+            is_draining=lambda: app[RUNS].is_draining,
         )
         log.info(
             "runner_ready",

@@ -22,6 +22,7 @@ from runner.contract.problems import (
     AlreadyResolved,
     IdempotencyConflict,
     NotFound,
+    RunnerRestarting,
     RunnerUnavailable,
 )
 from runner.contract.requests import RunAccepted, RunState
@@ -47,6 +48,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _STOPPED_WAIT_S = 5.0
 _LATE_WAIT_S = 5.0
 _DISK_RETRY_AFTER_S = 30.0
+_RESTART_RETRY_AFTER_S = 5.0
 
 
 class RunService:
@@ -73,6 +75,7 @@ class RunService:
         self._permission = permission
         self._hash_key = hashlib.sha256(hash_key).digest()
         self._live: dict[str, tuple[Run, asyncio.Task[None]]] = {}
+        self.is_draining = False
 
     def start(self, start: StartRun) -> RunAccepted:
         """Accept a run, or name the one that was asked for before.
@@ -84,6 +87,7 @@ class RunService:
             ModelNotAllowed, KeyRequired: The model can't be had.
             OpenCodeUnavailable: OpenCode is not installed.
             QueueFull: There is no room.
+            RunnerRestarting: The service drains.
             RunnerUnavailable: The disk is full.
         """
         body = self._hash(start.prompt, start.model or "", start.permission or "")
@@ -98,6 +102,8 @@ class RunService:
         self._agents.binary()
         if (double := self._double(start, choice)) is not None:
             return self._join(double, start)
+        if self.is_draining:
+            raise RunnerRestarting(retry_after_s=_RESTART_RETRY_AFTER_S)
         with ExitStack() as admission:
             ticket = admission.enter_context(self._scheduler.admission(start.subject))
             state = RunState(
@@ -179,6 +185,22 @@ class RunService:
             if run_id in self._live:
                 stack.enter_context(self._live[run_id][0].read())
             yield reader.follow(after=after, heartbeat_s=heartbeat_s)
+
+    async def drain(self, *, within_s: float, cut_short: asyncio.Event) -> None:
+        """Take no more runs; wait until those there are have ended, or for *cut_short*."""
+        self.is_draining = True
+        tasks = {task for _, task in self._live.values()}
+        if not tasks or not within_s:
+            return
+        log.info("runner_draining", runs=len(tasks), within_s=within_s)
+        waits = {
+            asyncio.ensure_future(asyncio.wait(tasks)),
+            asyncio.ensure_future(cut_short.wait()),
+        }
+        await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        log.info("runner_drained", left=len(self._live))
 
     async def stop_all(self) -> None:
         """End every run with `run.cancelled{by: shutdown}`; wait, bounded, until they are told."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from runner.egress.policy import parse_policy
@@ -77,6 +77,11 @@ class Settings(ServiceSettings):
     runner_idle_timeout_s: PositiveFloat = Field(default=180.0, description="Longest silence.")
     runner_provider_timeout_s: PositiveFloat = Field(
         default=20.0, description="Longest wait for a provider's first sign of life."
+    )
+    runner_drain_s: NonNegativeFloat = Field(
+        default=0.0,
+        description="How long runs that are on may go on after SIGTERM, while new ones wait; a "
+        "second SIGTERM ends them.",
     )
     runner_retention_s: PositiveFloat = Field(
         default=86400.0,

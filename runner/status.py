@@ -36,14 +36,18 @@ class Status:
     limits: Limits
     local: LocalModel | None
     pool: WarmPool | None
+    is_draining: Callable[[], bool]
 
     def look(self) -> RunnerHealth:
         """Return the state of every part."""
         agent = self._opencode()
         local = self.local.state if self.local is not None else None
-        status: Literal["ok", "degraded", "down"] = "ok" if local in {None, "ok"} else "degraded"
+        draining = self.is_draining()
+        well = local in {None, "ok"} and not draining
+        status: Literal["ok", "degraded", "down"] = "ok" if well else "degraded"
         return RunnerHealth(
             status="down" if agent.status == "down" else status,
+            draining=draining,
             version=self.version,
             opencode=agent,
             queue=QueueHealth(

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import gateway.settings
 import runner.settings
 from runner.plumbing.settings import BadSettings, refuse
+from runner.plumbing.signals import StopSignals
 from stack import first_run, orphans, parts, programs, secrets, settings
 from stack.banner import Banner
 from stack.health import until_healthy
 from stack.lock import sole_user_of
 from stack.ports import settle_ports
-from stack.supervisor import PartFailed, StopSignals, supervise
+from stack.supervisor import PartFailed, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,6 +28,8 @@ _SYSTEM = frozenset(
 _OUTWARD = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "XDG_RUNTIME_DIR"})
 """Only the runner speaks to anything outside this machine; a proxy's URL may hold a password."""
 
+_RUNNER_GRACE_S = 20.0  # to end runs, once they have had their time
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -101,7 +103,7 @@ def runner(
     return Part(
         name="runner",
         command=(sys.executable, "-m", "runner"),
-        grace_s=20.0,
+        grace_s=_RUNNER_GRACE_S + settings.runner_drain_s,
         **_environment(
             settings,
             environ,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from runner.plumbing.settings import BadSettings, ServiceSettings, load_settings
 
@@ -51,6 +51,7 @@ class StackSettings(ServiceSettings):
         description="Made when there are no users yet.",
     )
     opencode_bin: Path | None = None
+    runner_drain_s: NonNegativeFloat = 0.0
 
     @property
     def temporary_dir(self) -> Path:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
+    from runner.plumbing.signals import StopSignals
     from stack.parts import Part
 
 _KILL_WAIT_S = 5.0
@@ -29,25 +30,6 @@ _STDERR = 2
 
 class PartFailed(Exception):
     """A part can't be started, keeps ending or did not get ready; the text says which."""
-
-
-class StopSignals:
-    """SIGINT, SIGTERM and SIGHUP: the first asks for an orderly end, the second for a quick one."""
-
-    def __init__(self) -> None:
-        self.requested = asyncio.Event()
-        self.insisted = asyncio.Event()
-
-    def install(self) -> None:
-        """Take the signals over from here on."""
-        loop = asyncio.get_running_loop()
-        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(sig, self._received)
-
-    def _received(self) -> None:
-        if self.requested.is_set():
-            self.insisted.set()
-        self.requested.set()
 
 
 @dataclass(slots=True)

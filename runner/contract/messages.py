@@ -104,6 +104,10 @@ _SENTENCES: dict[str, _Sentence] = {
         "Der Runner ist gerade nicht erreichbar; bitte gleich noch einmal",
         "The runner can't be reached right now; please try again shortly",
     ),
+    "runner-restarting": _Sentence(
+        "Der Runner wird gerade neu gestartet; bitte gleich noch einmal",
+        "The runner is being restarted; please try again shortly",
+    ),
     "opencode-unavailable": _Sentence(
         "OpenCode lässt sich auf dem Server nicht starten; bitte den Betreiber fragen",
         "OpenCode can't be started on the server; please ask the operator",

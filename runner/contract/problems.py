@@ -193,6 +193,12 @@ class RunnerUnavailable(ServiceError):
     status, code = 503, "runner-unavailable"
 
 
+class RunnerRestarting(ServiceError):
+    """The runner is about to end, and to be back: it takes no new runs."""
+
+    status, code = 503, "runner-restarting"
+
+
 class OpenCodeUnavailable(ServiceError):
     """OpenCode can't be started."""
 

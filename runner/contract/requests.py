@@ -174,6 +174,9 @@ class RunnerHealth(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     status: Literal["ok", "degraded", "down"]
+    draining: bool = Field(
+        default=False, description="Whether it takes no new runs, because it is about to end."
+    )
     version: str
     opencode: OpenCodeHealth
     queue: QueueHealth

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runner.plumbing.signals import StopSignals
 from stack.parts import Part
-from stack.supervisor import PartFailed, StopSignals, supervise
+from stack.supervisor import PartFailed, supervise
 from tests.support.processes import eventually, mentioning
 
 if TYPE_CHECKING:
