@@ -26,7 +26,7 @@ WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run backup test test-attacks soak neighbours bench check lint types fmt lock docs clean
+.PHONY: help run backup secrets test test-attacks soak neighbours bench check lint types fmt lock docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ run:  ## Install what is missing and run everything on this machine
 
 backup:  ## Back up the data while the system runs (BACKUP_ARGS="--to FOLDER")
 	$(WITH_RUN) ./opencode-multiuser backup create $(BACKUP_ARGS)
+
+secrets:  ## Make the secrets that compose.yaml names, where they are missing
+	@python3 -I stack/generate.py $(or $(SECRETS_DIR),secrets)
 
 test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
 	$(WITH_TEST) .venv/bin/python -m pytest $(AT_ONCE) $(PYTEST_ARGS)

@@ -19,6 +19,9 @@ from runner.plumbing.settings import ServiceSettings, load_settings
 
 # Names on the same machine that begin with GATEWAY_ and belong to the runner.
 _OTHERS = frozenset({"GATEWAY_RUNS_PER_USER"})
+_OURS = frozenset(
+    {"RUNNER_TOKEN", "PB_SUPERUSER_PASSWORD", "KEY_ENCRYPTION_KEYS", "KEY_SEALING_KEY"}
+)
 
 
 class Settings(ServiceSettings):
@@ -112,4 +115,4 @@ class Settings(ServiceSettings):
 
 def load() -> Settings:
     """Read the settings; see `load_settings` for the errors."""
-    return load_settings(Settings, prefix="GATEWAY_", others=_OTHERS)
+    return load_settings(Settings, prefix="GATEWAY_", others=_OTHERS, ours=_OURS)

@@ -14,6 +14,7 @@ from runner.plumbing.settings import ServiceSettings, load_settings
 
 # Names on the same machine that begin with RUNNER_ and belong to the gateway.
 _OTHERS = frozenset({"RUNNER_URL"})
+_OURS = frozenset({"RUNNER_TOKEN"})
 
 
 class Settings(ServiceSettings):
@@ -175,4 +176,4 @@ class Settings(ServiceSettings):
 
 def load() -> Settings:
     """Read the settings; see `load_settings` for the errors."""
-    return load_settings(Settings, prefix="RUNNER_", others=_OTHERS)
+    return load_settings(Settings, prefix="RUNNER_", others=_OTHERS, ours=_OURS)

@@ -86,6 +86,7 @@ def pocketbase_set_up(
             environ,
             secrets,
             needed={"PB_SUPERUSER_PASSWORD", "DEMO_USER_PASSWORD"},
+            names={"ENVIRONMENT"},
             extra={
                 "PB_SUPERUSER_EMAIL": settings.pb_superuser_email,
                 "PB_BACKUPS_CRON": settings.pb_backups_cron,

@@ -7,40 +7,21 @@ and goes to the parts that need it as an inherited file descriptor.
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import os
-import secrets
-import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.plumbing.settings import BadSettings
+from stack.generate import GENERATED, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
-_ALPHANUMERIC = string.ascii_letters + string.digits
 _FD_FOLDER = Path("/dev/fd")
 
-
-def _word(length: int) -> str:
-    return "".join(secrets.choice(_ALPHANUMERIC) for _ in range(length))
-
-
-def _fernet_key() -> str:
-    return base64.urlsafe_b64encode(os.urandom(32)).decode()
-
-
-_GENERATED: Mapping[str, Callable[[], str]] = {
-    "RUNNER_TOKEN": lambda: _word(43),
-    "PB_SUPERUSER_PASSWORD": lambda: _word(24),
-    "DEMO_USER_PASSWORD": lambda: _word(16),
-    "KEY_ENCRYPTION_KEYS": _fernet_key,
-    "KEY_SEALING_KEY": lambda: _word(32),
-}
-NAMES = frozenset({*_GENERATED, "OPENAI_API_KEY"})
+NAMES = frozenset({*GENERATED, "OPENAI_API_KEY"})
 """Every variable that holds a secret; each may be given as `<NAME>_FILE` too."""
 
 
@@ -96,8 +77,8 @@ def open_secrets(folder: Path, environ: Mapping[str, str]) -> dict[str, Secret]:
         given = environ.get(f"{name}_FILE")
         if given:
             found[name] = _given(name, Path(given))
-        elif name in _GENERATED:
-            found[name] = _generated(folder / name.lower(), _GENERATED[name])
+        elif name in GENERATED:
+            found[name] = _generated(folder / name.lower(), GENERATED[name])
     return found
 
 
@@ -113,7 +94,7 @@ def _generated(path: Path, make: Callable[[], str]) -> Secret:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.chmod(0o700)
-            _write(path, make())
+            write(path, make())
     except OSError as exc:
         raise BadSettings(f"{path} can't be written: {exc.strerror}") from exc
     _must_have_value(str(path), secret)
@@ -128,17 +109,6 @@ def _must_have_value(what: str, secret: Secret) -> None:
         raise BadSettings(f"{what} can't be read: {type(exc).__name__}") from exc
     if not value:
         raise BadSettings(f"{what} is empty")
-
-
-def _write(path: Path, value: str) -> None:
-    """Write whole or not at all: a start that is cut short leaves no half key behind."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(f"{value}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _in_memory(name: str, value: str) -> int:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runner.plumbing.strength import is_weak
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +38,11 @@ class ServiceSettings(BaseSettings):
         frozen=True, extra="ignore", case_sensitive=False, hide_input_in_errors=True
     )
 
+    environment: Literal["development", "production"] = Field(
+        default="development",
+        description="`production` refuses weak secrets, and `RUNNER_SANDBOX=process`.",
+    )
+
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
@@ -45,7 +52,11 @@ class BadSettings(ValueError):
 
 
 def load_settings(
-    model: type[Settings], *, prefix: str, others: frozenset[str] = frozenset()
+    model: type[Settings],
+    *,
+    prefix: str,
+    others: frozenset[str] = frozenset(),
+    ours: frozenset[str] = frozenset(),
 ) -> Settings:
     """Read *model* from the environment.
 
@@ -53,9 +64,12 @@ def load_settings(
         model: The settings to read.
         prefix: Variables that begin so must be known: a typo is an error.
         others: Names with that prefix that belong to another part.
+        ours: Secrets that an operator makes, not somebody else: weak ones are refused in
+            production.
 
     Raises:
-        BadSettings: A variable is unknown, a value can't be, a secret's file can't be read.
+        BadSettings: A variable is unknown, a value can't be, a secret's file can't be read, a
+            secret is weak.
     """
     secrets = {
         name.upper()
@@ -69,13 +83,26 @@ def load_settings(
     if unknown:
         raise BadSettings(f"unknown settings: {', '.join(unknown)} (see the table in README.md)")
     try:
-        return model(**_from_files(secrets, os.environ))
+        settings = model(**_from_files(secrets, os.environ))
     except ValidationError as exc:
         problems = [
             f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
             for e in exc.errors(include_input=False, include_url=False)
         ]
         raise BadSettings("; ".join(problems)) from None
+    if settings.environment == "production":
+        _refuse_weak(settings, ours)
+    return settings
+
+
+def _refuse_weak(settings: ServiceSettings, names: frozenset[str]) -> None:
+    for name in sorted(names):
+        secret = getattr(settings, name.lower())
+        for value in secret if isinstance(secret, tuple) else (secret,):
+            if value is not None and is_weak(value.get_secret_value()):
+                raise BadSettings(
+                    f"{name} is too weak for ENVIRONMENT=production (`make secrets` makes one)"
+                )
 
 
 def _from_files(names: set[str], environ: Mapping[str, str]) -> dict[str, Any]:

@@ -22,12 +22,16 @@ def select_backend(settings: Settings, runs: Path) -> SandboxBackend:
     Run directories will be in *runs*.
 
     Raises:
-        SandboxUnavailable: A setting that it needs is missing.
+        SandboxUnavailable: A setting that it needs is missing, or it is not for production.
     """
     match settings.runner_sandbox:
         case "bubblewrap":
             return BubblewrapBackend()
         case "process":
+            if settings.environment == "production":
+                raise SandboxUnavailable(
+                    reason="RUNNER_SANDBOX=process keeps nobody apart: not in production"
+                )
             return ProcessBackend()
         case "docker":
             if settings.runner_spawner_socket is None:

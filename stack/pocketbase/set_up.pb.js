@@ -1,6 +1,8 @@
 /// A command of its own for PocketBase: `pocketbase set-up`, run before the server starts.
 ///
-/// It takes passwords from files, never from the command line, and answers on stdout with JSON:
+/// It takes passwords from files, never from the command line; without DEMO_USER_PASSWORD_FILE it
+/// makes no demo user. With ENVIRONMENT=production it refuses a weak password of the superuser, as
+/// both services do with theirs. It answers on stdout with JSON:
 /// {"demo": "created" | "kept" | "none", "demo_password_works": bool, "demo_token": string},
 /// or {"error": string} and exit status 1.
 
@@ -10,6 +12,14 @@ $app.rootCmd.addCommand(
     short: "Set the superuser's password; make the demo user when there are no users yet",
     run: (cmd) => {
       const read = (name) => toString($os.readFile($os.getenv(name))).trim();
+
+      // As in runner/plumbing/strength.py.
+      const mustBeStrong = (name, value) => {
+        const common = /change|passw|secret|default|example/i;
+        if (value.length < 16 || new Set(value).size < 8 || common.test(value)) {
+          throw new Error(`${name} is too weak for ENVIRONMENT=production (\`make secrets\` makes one)`);
+        }
+      };
 
       const find = (collection, email) => {
         try {
@@ -42,6 +52,9 @@ $app.rootCmd.addCommand(
       };
 
       const demoUser = (email, password) => {
+        if (!password) {
+          return { record: null, demo: "none" };
+        }
         if ($app.countRecords("users") > 0) {
           const record = find("users", email);
           return { record, demo: record ? "kept" : "none" };
@@ -59,13 +72,17 @@ $app.rootCmd.addCommand(
       try {
         $app.runAllMigrations();
         step = "PB_SUPERUSER_…";
-        setSuperuser($os.getenv("PB_SUPERUSER_EMAIL"), read("PB_SUPERUSER_PASSWORD_FILE"));
+        const superuserPassword = read("PB_SUPERUSER_PASSWORD_FILE");
+        if ($os.getenv("ENVIRONMENT") === "production") {
+          mustBeStrong("PB_SUPERUSER_PASSWORD", superuserPassword);
+        }
+        setSuperuser($os.getenv("PB_SUPERUSER_EMAIL"), superuserPassword);
         step = "PB_BACKUPS_…";
         if ($os.getenv("PB_BACKUPS_KEEP") !== "") {
           scheduleBackups($os.getenv("PB_BACKUPS_CRON"), Number($os.getenv("PB_BACKUPS_KEEP")));
         }
         step = "DEMO_USER_…";
-        const password = read("DEMO_USER_PASSWORD_FILE");
+        const password = $os.getenv("DEMO_USER_PASSWORD_FILE") && read("DEMO_USER_PASSWORD_FILE");
         const { record, demo } = demoUser($os.getenv("DEMO_USER_EMAIL"), password);
         cmd.outOrStdout().write(
           JSON.stringify({
