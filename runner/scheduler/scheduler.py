@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from runner.contract.problems import QueueFull
+from runner.scheduler.pace import Pace
+from runner.scheduler.promises import Promises
 from runner.scheduler.queue import FairQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-
-_REMEMBERED_ENDS = 32
-_RETRY_AFTER_S = (1.0, 120.0)
-_RETRY_AFTER_UNKNOWN_S = 10.0
 
 
 class Ticket:
@@ -26,6 +25,11 @@ class Ticket:
         self.subject = subject
         self._position: int | None = 0
         self._changed = asyncio.Event()
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether it need not wait any more."""
+        return self._position is None
 
     def move_to(self, position: int | None) -> None:
         """Note the place in the queue, from 1; None means: has a slot."""
@@ -59,7 +63,8 @@ class Scheduler:
         self._now = now
         self._queue: FairQueue[Ticket] = FairQueue()
         self._running: Counter[str] = Counter()
-        self._ends: deque[float] = deque(maxlen=_REMEMBERED_ENDS)
+        self._pace = Pace(slots=slots)
+        self._promises = Promises(self._pace, places=slots + queue_size)
 
     @property
     def running(self) -> int:
@@ -76,27 +81,48 @@ class Scheduler:
         """Admit a run of *subject*; leaving the block gives back its slot or its place.
 
         Raises:
-            QueueFull: Every slot and every place is taken; says when to come again.
+            QueueFull: What is free is promised to others, if anything is; says when to come again.
         """
+        if (retry_after_s := self._refused_for_s(subject)) is not None:
+            raise QueueFull(retry_after_s=retry_after_s)
         ticket = Ticket(subject)
-        if not self._may_run(subject) and self.waiting >= self.queue_size:
-            raise QueueFull(retry_after_s=self._retry_after_s())
         self._queue.add(subject, ticket)
         self._hand_out()
+        self._watch_pace()
         try:
             yield ticket
         finally:
             self._release(ticket)
 
     def _release(self, ticket: Ticket) -> None:
-        if ticket._position is None:  # noqa: SLF001 - both halves of one thing
+        waiting = self.waiting
+        if ticket.has_slot:
             self._running[ticket.subject] -= 1
             if not self._running[ticket.subject]:
                 del self._running[ticket.subject]
-            self._ends.append(self._now())
         else:
             self._queue.discard(ticket.subject, ticket)
         self._hand_out()
+        if not self.waiting or self.waiting < waiting:
+            self._pace.freed(self._now())
+        self._watch_pace()
+
+    def _watch_pace(self) -> None:
+        self._pace.watch(self._now(), full=self.waiting > 0 or self.running >= self.slots)
+
+    def _refused_for_s(self, subject: str) -> int | None:
+        """Return when *subject* will most likely be admitted; None: now."""
+        free, now = self._free_for(subject), self._now()
+        if self._promises.admits(subject, free=free, now=now):
+            return None
+        if self._may_run(subject) and self.slots - self.running > math.isqrt(self.slots):
+            return None  # to keep so many slots empty for others would be a waste
+        return self._promises.refuse(subject, free=free, now=now)
+
+    def _free_for(self, subject: str) -> int:
+        """Return how many places *subject* could have now."""
+        free = self.queue_size - self.waiting
+        return free + self.slots - self.running if self._may_run(subject) else free
 
     def _may_run(self, subject: str) -> bool:
         return self.running < self.slots and self._running[subject] < self._per_subject
@@ -107,11 +133,3 @@ class Scheduler:
             ticket.move_to(None)
         for position, waiting in enumerate(self._queue.in_order(), start=1):
             waiting.move_to(position)
-
-    def _retry_after_s(self) -> float:
-        """Return how long a place took to become free lately, on average."""
-        if len(self._ends) < 2:  # noqa: PLR2004 - an interval has two ends
-            return _RETRY_AFTER_UNKNOWN_S
-        mean = (self._now() - self._ends[0]) / len(self._ends)
-        low, high = _RETRY_AFTER_S
-        return min(high, max(low, mean))

@@ -1,0 +1,94 @@
+"""When to come again: what refused callers were promised, and whom that leaves room for. Pure.
+
+Several callers who are refused in one second must not all be told the same: they would come back
+at once, for one place. So they stand in a line that nobody sees: the n-th is told when the n-th
+place will most likely be free. A promise is kept for its caller for some seconds after its time,
+and then forgotten; callers without one get only what is not needed to keep those.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.scheduler.pace import Pace
+
+_KEPT_S = 3.0
+_LONGEST_S = 3600
+_MAX_PROMISES = 1000
+_MAX_OF_ONE = 100
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class _Promise:
+    """What one refused caller was told."""
+
+    due: float
+    number: int
+    subject: str = field(compare=False)
+
+
+class Promises:
+    """The line of those who were told when to come again.
+
+    Args:
+        pace: Says how fast places become free.
+    """
+
+    def __init__(self, pace: Pace, *, places: int) -> None:
+        self._pace = pace
+        self._places = places
+        self._line: list[_Promise] = []
+        self._last_number = 0
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def admits(self, subject: str, *, free: int, now: float) -> bool:
+        """Say whether *subject* may have one of *free* places; one who has it waits no longer."""
+        self._forget_lapsed(now)
+        own = self._first_of(subject)
+        is_due = own is not None and own.due <= now
+        if free <= 0 or not (is_due or self._can_spare_one(free, now)):
+            return False
+        if own is not None and is_due:
+            self._line.remove(own)
+        return True
+
+    def refuse(self, subject: str, *, free: int, now: float) -> int:
+        """Return in how many seconds *subject*, who was not admitted, will most likely be."""
+        own = self._first_of(subject)
+        if own is not None and own.due <= now:  # it took longer than expected: keeps its place
+            ahead = self._line.index(own)
+            self._line.remove(own)
+        else:
+            ahead = len(self._line)
+        seconds = self._pace.time_for(max(1, ahead + 1 - free), now)
+        if self._line and ahead == len(self._line):
+            last = self._line[-1]
+            seconds = max(seconds, last.due - now + self._pace.apart_s(self._places))
+        seconds = min(_LONGEST_S, max(1, math.ceil(seconds)))
+        if len(self._line) < _MAX_PROMISES and self._count_of(subject) < _MAX_OF_ONE:
+            self._last_number += 1
+            insort(self._line, _Promise(now + seconds, self._last_number, subject))
+        return seconds
+
+    def _forget_lapsed(self, now: float) -> None:
+        if self._line and self._line[0].due + _KEPT_S < now:
+            self._line = [promise for promise in self._line if promise.due + _KEPT_S >= now]
+
+    def _first_of(self, subject: str) -> _Promise | None:
+        return next((promise for promise in self._line if promise.subject == subject), None)
+
+    def _count_of(self, subject: str) -> int:
+        return sum(promise.subject == subject for promise in self._line)
+
+    def _can_spare_one(self, free: int, now: float) -> bool:
+        """Say whether all promises can be kept though one place fewer is free."""
+        return all(
+            max(0.0, promise.due - now) >= self._pace.time_for(number + 1 - free, now)
+            for number, promise in enumerate(self._line, start=1)
+        )
