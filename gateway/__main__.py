@@ -7,6 +7,7 @@ import errno
 import signal
 
 import structlog
+import uvloop
 
 from gateway.app import create_app, serving
 from gateway.settings import Settings, load
@@ -44,7 +45,7 @@ def main() -> None:
         refuse("gateway", exc)
     configure_logging(service="gateway", level=settings.log_level, log_format=settings.log_format)
     try:
-        asyncio.run(serve(settings))
+        uvloop.run(serve(settings))
     except BadVaultKeys as exc:
         refuse("gateway", exc)
     except SpoolUnwritable as exc:

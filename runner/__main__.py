@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+
+import uvloop
 
 from runner import settings as runner_settings
 from runner.app import create_app
@@ -23,7 +24,7 @@ def main() -> None:
         refuse(_SERVICE, exc)
     configure_logging(service=_SERVICE, level=settings.log_level, log_format=settings.log_format)
     try:
-        asyncio.run(serve(create_app(settings), settings))
+        uvloop.run(serve(create_app(settings), settings))
     except SandboxUnavailable as exc:
         refuse(_SERVICE, f"{exc}: {exc.params.get('reason', '')}")
     except OSError as exc:
