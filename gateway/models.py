@@ -196,6 +196,7 @@ class PartHealth(BaseModel):
 class RunnerPart(PartHealth):
     """State of the runner."""
 
+    reason: str | None = Field(default=None, description="Why it is not ok, where that is known.")
     version: str | None = None
     sandbox: SandboxHealth | None = None
     models: dict[str, str] = Field(default_factory=dict)

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from gateway.streaming.lines import NoEvent, read_line
-from runner.contract.headers import NDJSON, REQUEST_ID, SUBJECT
+from runner.contract import version as contract
+from runner.contract.headers import CONTRACT, NDJSON, REQUEST_ID, SUBJECT
 from runner.contract.problems import ForeignProblem, RunnerUnavailable
 from runner.contract.requests import (
     ModelList,
@@ -72,6 +73,7 @@ class RunnerClient:
 
         Raises:
             RunnerUnavailable: It does not answer in time, or with something else.
+            ContractMismatch: It is of a release too far from ours; so with every other question.
         """
         # Its state is in the body, whatever the status is.
         told_by = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -125,6 +127,7 @@ class RunnerClient:
         except (ClientError, TimeoutError) as exc:
             raise RunnerUnavailable(retry_after_s=_RETRY_AFTER_S) from exc
         try:
+            _must_fit(response)
             if response.status != HTTPStatus.OK:
                 raise await _problem_of(response)
             async with aclosing(_batches(response)) as batches:
@@ -209,6 +212,7 @@ class RunnerClient:
                 headers=headers,
                 timeout=ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S),
             ) as response:
+                _must_fit(response)
                 if response.status not in told_by:
                     raise await _problem_of(response)
                 return None if model is None else model.model_validate_json(await response.read())
@@ -218,9 +222,14 @@ class RunnerClient:
     def _headers(self, request_id: str, subject: str | None = None) -> dict[str, str]:
         return {
             "Authorization": f"Bearer {self._token.get_secret_value()}",
+            CONTRACT: str(contract.CONTRACT),
             REQUEST_ID: request_id,
             **({SUBJECT: subject} if subject is not None else {}),
         }
+
+
+def _must_fit(response: ClientResponse) -> None:
+    contract.must_fit(gateway=contract.CONTRACT, runner=contract.spoken_in(response.headers))
 
 
 def _body(run: StartRun) -> bytes:

@@ -18,6 +18,8 @@ from runner.agents import opencode
 from runner.agents.agent import AgentFactory
 from runner.agents.boot import AgentBooter
 from runner.agents.directories import RunDirectories
+from runner.contract import version as contract
+from runner.contract.headers import CONTRACT
 from runner.contract.problems import SandboxUnavailable, TokenInvalid, TokenRequired
 from runner.credential_proxy import forward
 from runner.egress.policy import parse_policy
@@ -139,20 +141,21 @@ async def production(app: web.Application) -> AsyncIterator[None]:
 def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Application:
     """Return the application; nothing is opened until it starts."""
     app = web.Application(
-        middlewares=[request_context, problem_errors(_language), _only_the_gateway],
+        middlewares=[request_context, problem_errors(_language), _only_a_fitting_gateway],
         client_max_size=settings.runner_max_body_bytes,
     )
     app[SETTINGS] = settings
     app.cleanup_ctx.append(wiring)
     app.on_response_prepare.append(send_request_id)
+    app.on_response_prepare.append(_tell_contract)
     app.on_shutdown.append(_stop_runs)
     app.add_routes(ROUTES)
     return app
 
 
 @web.middleware
-async def _only_the_gateway(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse callers without the service token."""
+async def _only_a_fitting_gateway(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse callers without the service token, and gateways of another time."""
     if request.path not in OPEN_PATHS:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
@@ -160,7 +163,12 @@ async def _only_the_gateway(request: web.Request, handler: Handler) -> web.Strea
         expected = request.app[SETTINGS].runner_token.get_secret_value()
         if not secrets.compare_digest(given.encode(), expected.encode()):
             raise TokenInvalid
+        contract.must_fit(gateway=contract.spoken_in(request.headers), runner=contract.CONTRACT)
     return await handler(request)
+
+
+async def _tell_contract(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers[CONTRACT] = str(contract.CONTRACT)
 
 
 async def _stop_runs(app: web.Application) -> None:

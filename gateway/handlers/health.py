@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 3.0
 _RETRY_AFTER_S = "5"
+_DRAINING = "It takes no new runs: it is about to end or to be restarted"
 _DOWN = PartHealth(status="down")
 
 
@@ -50,20 +51,20 @@ async def _pocketbase(request: web.Request) -> PartHealth:
     return PartHealth(status="ok")
 
 
-async def _runner(request: web.Request) -> RunnerHealth | None:
+async def _runner(request: web.Request) -> RunnerHealth | ServiceError:
     try:
         return await request.app[RUNNER].health(timeout_s=_ANSWER_S)
-    except ServiceError:
-        return None
+    except ServiceError as exc:
+        return exc
 
 
-def _summary(pocketbase: PartHealth, runner: RunnerHealth | None) -> Health:
-    if runner is None:
+def _summary(pocketbase: PartHealth, runner: RunnerHealth | ServiceError) -> Health:
+    if isinstance(runner, ServiceError):
         return Health(
             status="down",
             version=version(),
             pocketbase=pocketbase,
-            runner=RunnerPart(status="down"),
+            runner=RunnerPart(status="down", reason=str(runner)),
             opencode=OpenCodePart(status="unknown"),
             queue=None,
         )
@@ -74,6 +75,7 @@ def _summary(pocketbase: PartHealth, runner: RunnerHealth | None) -> Health:
         pocketbase=pocketbase,
         runner=RunnerPart(
             status=runner.status,
+            reason=_DRAINING if runner.draining else None,
             version=runner.version,
             sandbox=runner.sandbox,
             models=runner.models,

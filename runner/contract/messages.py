@@ -108,6 +108,12 @@ _SENTENCES: dict[str, _Sentence] = {
         "Der Runner wird gerade neu gestartet; bitte gleich noch einmal",
         "The runner is being restarted; please try again shortly",
     ),
+    "contract-mismatch": _Sentence(
+        "Gateway (Vertrag {gateway}) und Runner (Vertrag {runner}) passen nicht zusammen; der "
+        "Betreiber muss beide auf denselben Stand bringen",
+        "Gateway (contract {gateway}) and runner (contract {runner}) don't fit; the operator has "
+        "to bring both to the same release",
+    ),
     "opencode-unavailable": _Sentence(
         "OpenCode lässt sich auf dem Server nicht starten; bitte den Betreiber fragen",
         "OpenCode can't be started on the server; please ask the operator",

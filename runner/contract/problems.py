@@ -199,6 +199,12 @@ class RunnerRestarting(ServiceError):
     status, code = 503, "runner-restarting"
 
 
+class ContractMismatch(ServiceError):
+    """Gateway and runner are of releases too far apart."""
+
+    status, code = 503, "contract-mismatch"
+
+
 class OpenCodeUnavailable(ServiceError):
     """OpenCode can't be started."""
 

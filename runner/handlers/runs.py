@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runner.contract.headers import NDJSON, RUN_ID, SUBJECT
 from runner.contract.requests import PermissionAnswer, RunList, StartRun
+from runner.contract.version import CONTRACT, spoken_in
 from runner.keys import RUNS
 from runner.plumbing.parsing import parse, read_body
 
@@ -31,8 +32,13 @@ class _ListQuery(BaseModel):
 
 
 async def start_run(request: web.Request) -> web.Response:
-    """POST /runs: accept a run, or name the one it repeats."""
-    accepted = request.app[RUNS].start(await read_body(request, StartRun))
+    """POST /runs: accept a run, or name the one it repeats.
+
+    What a newer gateway may add is passed over; from one of our own time it is a mistake.
+    """
+    is_newer = spoken_in(request.headers) > CONTRACT
+    start = await read_body(request, StartRun, ignore_unknown=is_newer)
+    accepted = request.app[RUNS].start(start)
     return _json(accepted, HTTPStatus.ACCEPTED)
 
 

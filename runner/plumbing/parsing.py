@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_body(request: web.Request, model: type[Model]) -> Model:
+async def read_body(
+    request: web.Request, model: type[Model], *, ignore_unknown: bool = False
+) -> Model:
     """Return the JSON body of *request* as *model*.
 
     Raises:
         MalformedJson: The body is no JSON object.
-        UnknownField: A field that *model* does not have.
+        UnknownField: A field that *model* does not have, unless those are ignored.
         InvalidField: A field of the wrong type or out of bounds.
         aiohttp.web.HTTPRequestEntityTooLarge: More than the application's `client_max_size`.
     """
@@ -36,6 +38,8 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
         raise MalformedJson from exc
     if not isinstance(body, dict):
         raise MalformedJson
+    if ignore_unknown:
+        body = {name: value for name, value in body.items() if name in model.model_fields}
     return parse(body, model)
 
 

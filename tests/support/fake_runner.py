@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from runner.contract import headers
 from runner.contract.events import Usage
 from runner.contract.problems import AlreadyResolved, IdempotencyConflict, NotFound, ServiceError
 from runner.contract.requests import (
@@ -27,6 +28,7 @@ from runner.contract.requests import (
     SandboxHealth,
     Status,
 )
+from runner.contract.version import CONTRACT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -221,6 +223,7 @@ class FakeRunner:
         headers: Their headers.
         runs: The runs there are.
         left: Set when a reader hung up on a run that had not ended.
+        contract: Which release of the contract it says that it speaks.
         cut_after: After how many of the bytes about to be written to a reader its connection
             breaks; None: not now.
     """
@@ -229,6 +232,7 @@ class FakeRunner:
     script: Script = field(default_factory=lambda: playing(STARTED, text("Hallo"), FINISHED))
     refusal: ServiceError | None = None
     token: str = TOKEN
+    contract: int = CONTRACT
     operator_key: bool = False
     opencode: OpenCodeHealth = field(
         default_factory=lambda: OpenCodeHealth(status="ok", version="1.2.3")
@@ -323,6 +327,9 @@ class FakeRunner:
         )
         return web.json_response(models.model_dump())
 
+    async def tell_contract(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers[headers.CONTRACT] = str(self.contract)
+
     @web.middleware
     async def as_the_runner_answers(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -353,6 +360,7 @@ async def run_fake_runner(*, port: int = 0) -> AsyncIterator[FakeRunner]:
     """Run a scripted runner while the block runs."""
     runner = FakeRunner()
     app = web.Application(middlewares=[runner.as_the_runner_answers])
+    app.on_response_prepare.append(runner.tell_contract)
     app.add_routes(
         [
             web.post("/runs", runner.start_run),
