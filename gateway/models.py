@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -107,6 +107,42 @@ class PageQuery(BaseModel):
 
     page: int = Field(default=1, ge=1, le=100_000)
     per_page: int = Field(default=30, ge=1, le=100)
+
+
+class UsageQuery(BaseModel):
+    """Query of `GET /opencode/usage`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    days: int = Field(default=30, ge=1, le=366, description="How many of the latest with runs.")
+
+
+class UsageSum(BaseModel):
+    """What some runs have used; those that go on count when they end."""
+
+    model_config = ConfigDict(frozen=True)
+
+    runs: int = 0
+    input_tokens: int = Field(default=0, description="Cached ones included.")
+    output_tokens: int = Field(default=0, description="Those of the reasoning included.")
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = Field(default=0, description="As far as prices are known.")
+
+
+class UsageOfDay(UsageSum):
+    """What the runs that began on one day have used."""
+
+    day: date = Field(description="In UTC.")
+
+
+class UsageReport(BaseModel):
+    """Body of `GET /opencode/usage`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total: UsageSum = Field(description="Of all runs there are records of.")
+    days: list[UsageOfDay] = Field(description="Latest first; days without runs are left out.")
 
 
 class EventsQuery(BaseModel):

@@ -12,7 +12,14 @@ from gateway.handlers.events import get_events
 from gateway.handlers.health import get_health, get_test
 from gateway.handlers.key import delete_key, get_key, put_key
 from gateway.handlers.models import get_models
-from gateway.handlers.runs import delete_run, get_run, get_runs, post_permission, post_run
+from gateway.handlers.runs import (
+    delete_run,
+    get_run,
+    get_runs,
+    get_usage,
+    post_permission,
+    post_run,
+)
 from gateway.handlers.stream import get_stream, post_stream
 
 _RUN = "/opencode/runs/{id:[a-z0-9]{15}}"
@@ -28,6 +35,7 @@ ROUTES = (
     web.delete(_RUN, delete_run),
     web.get(f"{_RUN}/events", get_events),
     web.post(f"{_RUN}/permissions/{{pid}}", post_permission),
+    web.get("/opencode/usage", get_usage),
     web.get("/opencode/models", get_models),
     web.get("/opencode/key", get_key),
     web.put("/opencode/key", put_key),

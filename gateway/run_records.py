@@ -1,4 +1,7 @@
-"""The collection `runs` in PocketBase: written as superuser, read with the caller's own token."""
+"""The collection `runs` in PocketBase, and the views that sum it up.
+
+Written as superuser, read with the caller's own token.
+"""
 
 from __future__ import annotations
 
@@ -86,10 +89,19 @@ class RunRecords:
     async def page_for(self, token: str, *, page: int, per_page: int) -> dict[str, Any]:
         """Return one page of the records that *token*'s user may see, newest first."""
         query = {"page": str(page), "perPage": str(per_page), "sort": "-started,-id"}
-        status, answer = await self._send("GET", _RECORDS, token, None, query)
-        if status != HTTPStatus.OK:
-            raise PocketBaseUnavailable(retry_after_s=_RETRY_AFTER_S)
-        return answer
+        return await self._list(_RECORDS, token, query)
+
+    async def usage_by_day_for(self, token: str, *, days: int) -> list[dict[str, Any]]:
+        """Return what *token*'s user has used on each of the latest *days* with runs."""
+        query = {"perPage": str(days), "sort": "-day", "skipTotal": "1"}
+        answer = await self._list("/api/collections/usage_by_day/records", token, query)
+        return list(answer["items"])
+
+    async def usage_for(self, token: str) -> dict[str, Any]:
+        """Return what *token*'s user has used in all; empty for one who has not had a run."""
+        query = {"perPage": "1", "skipTotal": "1"}
+        answer = await self._list("/api/collections/usage_by_user/records", token, query)
+        return next(iter(answer["items"]), {})
 
     async def one_for(self, token: str, run_id: str) -> dict[str, Any]:
         """Return a record.
@@ -100,6 +112,12 @@ class RunRecords:
         status, answer = await self._send("GET", f"{_RECORDS}/{run_id}", token, None, {})
         if status == HTTPStatus.NOT_FOUND:
             raise NotFound
+        if status != HTTPStatus.OK:
+            raise PocketBaseUnavailable(retry_after_s=_RETRY_AFTER_S)
+        return answer
+
+    async def _list(self, path: str, token: str, query: Mapping[str, str]) -> dict[str, Any]:
+        status, answer = await self._send("GET", path, token, None, query)
         if status != HTTPStatus.OK:
             raise PocketBaseUnavailable(retry_after_s=_RETRY_AFTER_S)
         return answer

@@ -15,7 +15,7 @@ import structlog
 
 from gateway.following import EventSource, follow
 from gateway.history import ENDED
-from gateway.models import RunInfo, RunPage, info_of_record, info_of_state
+from gateway.models import RunInfo, RunPage, UsageReport, info_of_record, info_of_state
 from runner.contract.problems import (
     NotFound,
     RunnerRestarting,
@@ -79,6 +79,12 @@ class Records(Protocol):
 
     async def one_for(self, token: str, run_id: str) -> dict[str, Any]:
         """Return one of a caller's records."""
+
+    async def usage_by_day_for(self, token: str, *, days: int) -> list[dict[str, Any]]:
+        """Return what a caller has used on each of the latest *days*."""
+
+    async def usage_for(self, token: str) -> dict[str, Any]:
+        """Return what a caller has used in all."""
 
 
 class Recorder(Protocol):
@@ -270,6 +276,16 @@ class RunService:
             total=found["totalItems"],
             items=[live.get(run.id, run).model_copy(update={"prompt": run.prompt}) for run in runs],
         )
+
+    async def usage(self, caller: Caller, *, days: int) -> UsageReport:
+        """Return what the caller's runs have used, on the latest *days* and in all."""
+        if not caller.identity.signed_in:
+            raise TokenRequired
+        by_day, total = await asyncio.gather(
+            self._records.usage_by_day_for(caller.token, days=days),
+            self._records.usage_for(caller.token),
+        )
+        return UsageReport.model_validate({"total": total, "days": by_day})
 
     async def cancel(self, caller: Caller, run_id: str) -> RunInfo:
         """End a run; one that has ended stays as it is."""

@@ -1,4 +1,4 @@
-"""`/opencode/runs`: runs that outlive their connection: start, look, end, answer."""
+"""`/opencode/runs`: runs that outlive their connection: start, look, end, answer, sum up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.handlers.input import body_of, caller_of, prompt_in_body, query_of
 from gateway.history import ENDED
 from gateway.keys import RUNS
-from gateway.models import PageQuery, RunAccepted
+from gateway.models import PageQuery, RunAccepted, UsageQuery
 from runner.contract.headers import RUN_ID
 from runner.contract.requests import PermissionAnswer
 
@@ -33,6 +33,12 @@ async def get_runs(request: web.Request) -> web.Response:
         caller_of(request), page=asked.page, per_page=asked.per_page
     )
     return _answer(page)
+
+
+async def get_usage(request: web.Request) -> web.Response:
+    """`GET /opencode/usage`: what the caller's runs have used."""
+    asked = query_of(request, UsageQuery)
+    return _answer(await request.app[RUNS].usage(caller_of(request), days=asked.days))
 
 
 async def get_run(request: web.Request) -> web.Response:

@@ -155,6 +155,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             problems.RunnerUnavailable,
         ),
     ),
+    ("GET", "/opencode/usage"): Operation(
+        summary="See what your runs have used",
+        good=(_OK, models.UsageReport),
+        query=models.UsageQuery,
+        errors=_QUERY_ERRORS,
+    ),
     ("GET", "/opencode/models"): Operation(
         summary="List the models you may use",
         good=(_OK, models.UsableModels),
