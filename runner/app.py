@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import sys
@@ -58,6 +59,7 @@ _MIB = 1 << 20
 _SANDBOXES = "sandboxes"
 _RUNS = "runs"
 _CONNECT_TIMEOUT_S = 10
+_CPUS_PER_BOOT = 4
 
 
 @asynccontextmanager
@@ -205,7 +207,11 @@ async def _warm_pool(
         return None
     pool = WarmPool(
         booter.boot,
-        bounds=Bounds(size=settings.runner_warm_pool, max_age_s=settings.runner_warm_max_age_s),
+        bounds=Bounds(
+            size=settings.runner_warm_pool,
+            max_age_s=settings.runner_warm_max_age_s,
+            boots_at_once=max(1, len(os.sched_getaffinity(0)) // _CPUS_PER_BOOT),
+        ),
         fingerprint=lambda: opencode.fingerprint(booter.binary()),
         min_free_bytes=settings.runner_warm_min_free_mb * _MIB,
     )

@@ -55,7 +55,7 @@ class Settings(ServiceSettings):
         default=2, description="Running at once for one user; more of the same user wait."
     )
     runner_warm_pool: int = Field(
-        default=0, ge=0, description="Sandboxes kept ready, besides the slots; 0: every run boots."
+        default=2, ge=0, description="Sandboxes kept ready, besides the slots; 0: every run boots."
     )
     runner_warm_max_age_s: PositiveFloat = Field(
         default=1800.0, description="One that was ready for so long is replaced."

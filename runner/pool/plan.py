@@ -22,11 +22,13 @@ class Bounds:
         size: How many are kept ready.
         max_age_s: How long one may have been ready.
         boots_at_once: How many the pool boots at the same time.
+        patience_s: How long it lets runs that start go first, when it is short.
     """
 
     size: int
     max_age_s: float
     boots_at_once: int = 1
+    patience_s: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +59,7 @@ class Scene:
     Attributes:
         wanted: Runs that ask for an agent right now.
         starting: Runs that boot one of their own, or were lent one a moment ago.
+        short_s: How long there have been too few, and none was booted.
         resting: Whether a boot failed lately.
         memory: How much of the host's memory is left.
     """
@@ -64,6 +67,7 @@ class Scene:
     members: Sequence[Member]
     wanted: int = 0
     starting: int = 0
+    short_s: float = 0.0
     resting: bool = False
     memory: Memory = "ample"
 
@@ -118,8 +122,10 @@ def _unfit(member: Member, bounds: Bounds) -> Reason | None:
 
 
 def _start(scene: Scene, bounds: Bounds, kept: Sequence[Member]) -> int:
-    """Return how many to start: none while runs start, as it would slow them."""
-    if scene.wanted or scene.starting or scene.resting or scene.memory != "ample":
+    """Return how many to start: not beside runs that start, if these ever leave room."""
+    if scene.wanted or scene.resting or scene.memory != "ample":
+        return 0
+    if scene.starting and scene.short_s < bounds.patience_s:
         return 0
     booting = sum(not member.ready for member in scene.members)
     return max(0, min(bounds.size - len(kept), bounds.boots_at_once - booting))

@@ -81,6 +81,7 @@ class WarmPool:
         self._starting = 0
         self._failures = 0
         self._rest_until = 0.0
+        self._short_since: float | None = None
         self._changed = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
 
@@ -152,6 +153,7 @@ class WarmPool:
             members=[self._seen(member, now, fingerprint) for member in self._members.values()],
             wanted=wanted,
             starting=self._starting,
+            short_s=0.0 if self._short_since is None else now - self._short_since,
             resting=now < self._rest_until or not fingerprint,
             memory=self._memory(),
         )
@@ -160,6 +162,10 @@ class WarmPool:
             self._close(self._members.pop(number), reason)
         for _ in range(decision.start):
             self._begin(fingerprint, now)
+        if self.booting or len(self._members) >= self.bounds.size:
+            self._short_since = None
+        elif self._short_since is None:
+            self._short_since = now
         return decision
 
     def _seen(self, member: _Warm, now: float, fingerprint: str) -> Member:

@@ -73,7 +73,6 @@ def stack(provider_port: int, tmp_path_factory: pytest.TempPathFactory) -> Itera
         MODELS="openai/scripted",
         PB_SUPERUSER_PASSWORD=ADMIN_PASSWORD,
         LOG_LEVEL="debug",
-        RUNNER_WARM_POOL="0",  # what comes and goes is then the runs'
     ) as running:
         running.wait_until_up()
         yield running

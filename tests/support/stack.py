@@ -88,15 +88,15 @@ class StackProcess:
 def start_stack(
     data_dir: Path, *, command: Sequence[str] = COMMAND, **env: str
 ) -> Iterator[StackProcess]:
-    """Start *command* with free ports; end whatever is left of it after the block."""
+    """Start *command* with free ports and no warm pool; end whatever is left of it afterwards."""
     logs = data_dir.with_name(f"{data_dir.name}-{time.monotonic_ns()}")
     out, err = logs.with_suffix(".out"), logs.with_suffix(".err")
-    ports = {"GATEWAY_PORT": "0", "POCKETBASE_PORT": "0", "PORT": "0"}
+    usual = {"GATEWAY_PORT": "0", "POCKETBASE_PORT": "0", "PORT": "0", "RUNNER_WARM_POOL": "0"}
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=_clean() | ports | {"DATA_DIR": str(data_dir)} | env,
+            env=_clean() | usual | {"DATA_DIR": str(data_dir)} | env,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,

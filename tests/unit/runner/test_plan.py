@@ -39,6 +39,7 @@ scenes = st.builds(
     members=members,
     wanted=st.integers(0, 3),
     starting=st.integers(0, 2),
+    short_s=st.sampled_from([0.0, 1.9, 2.0, 60.0]),
     resting=st.booleans(),
     memory=st.sampled_from(["ample", "tight", "short"]),
 )
@@ -97,10 +98,11 @@ def test_sick_aged_and_outdated_ones_are_closed(scene: Scene, bounds: Bounds) ->
 
 @given(scenes, bounds)
 def test_nothing_is_started_while_it_would_hurt(scene: Scene, bounds: Bounds) -> None:
-    """Not while runs ask or start, not after a failure, not with little memory."""
+    """Not when a run asks or has just begun to start, after a failure, with little memory."""
     decision = decide(scene, bounds)
 
-    if scene.wanted or scene.starting or scene.resting or scene.memory != "ample":
+    has_begun = scene.starting and scene.short_s < bounds.patience_s
+    if scene.wanted or has_begun or scene.resting or scene.memory != "ample":
         assert decision.start == 0
 
 
@@ -129,6 +131,15 @@ def test_a_quiet_pool_fills_up_and_then_rests(data: st.DataObject, bounds: Bound
 
     assert len(pool) == bounds.size
     assert all(member.ready and is_fit(member) for member in pool)
+
+
+def test_runs_that_start_all_the_time_do_not_starve_the_pool() -> None:
+    """They go first, for a while; then it boots one beside them, and then waits again."""
+    scene = Scene(members=[ready(1)], starting=3, short_s=1.9)
+
+    assert decide(scene, BOUNDS).start == 0
+    assert decide(replace(scene, short_s=2.0), BOUNDS).start == 1
+    assert decide(replace(scene, members=[booting(1)], short_s=2.0), BOUNDS).start == 0
 
 
 def test_the_longest_ready_is_lent_first() -> None:
