@@ -24,7 +24,11 @@ LABEL_RUN = "opencode-multiuser.run"
 
 _INIT = ("/usr/bin/python3", "-S", "-P", "-m", "runner.container")
 _INIT_PATH = "PYTHONPATH=/opt/sandbox"
-_OWN_PROCESSES = 2  # the container's init, and its relay where there has to be one
+_OWN_PROCESSES = 1  # the container's first one
+# gVisor: a kernel that numbers files itself, and whose threads the host counts as the container's.
+# There the container's first process alone sees to the limit.
+_OWN_KERNEL = "runsc"
+_KERNEL_THREADS = 256
 _SHM_BYTES = 16 << 20
 _OOM_SCORE = 500  # when the host itself runs out of memory, sandboxes go first
 # Docker's own list, and /sys: what it tells is the machine's.
@@ -45,11 +49,12 @@ def container(
     directory: RunDirectory, limits: RunLimits, *, image: str, runtime: str, labels: dict[str, str]
 ) -> dict[str, Any]:
     """Return the container for the run whose directory is *directory*."""
-    expected = [f"{INSIDE[name]}={identity}" for name, identity in directory.identities.items()]
+    own_kernel = runtime.startswith(_OWN_KERNEL)
+    identities = {} if own_kernel else directory.identities
     return {
         "Image": image,
         "Entrypoint": list(_INIT),
-        "Cmd": expected,
+        "Cmd": [f"{INSIDE[name]}={identity}" for name, identity in identities.items()],
         "User": f"{directory.uid}:{directory.uid}",
         "WorkingDir": "/",
         "Env": [_INIT_PATH],
@@ -61,7 +66,7 @@ def container(
         **dict.fromkeys(("OpenStdin", "StdinOnce"), True),
         "HostConfig": {
             **_isolation(runtime),
-            **_limits(limits),
+            **_limits(limits, own_kernel=own_kernel),
             "Mounts": [
                 {
                     "Type": "bind",
@@ -93,13 +98,15 @@ def _isolation(runtime: str) -> dict[str, Any]:
     }
 
 
-def _limits(limits: RunLimits) -> dict[str, Any]:
+def _limits(limits: RunLimits, *, own_kernel: bool) -> dict[str, Any]:
     tmp_bytes = min(limits.disk_bytes, limits.memory_bytes // 4)
+    processes = limits.processes * (2 if own_kernel else 1)
+    processes += _KERNEL_THREADS if own_kernel else _OWN_PROCESSES
     rlimits = {"nofile": limits.open_files, "fsize": limits.disk_bytes, "core": 0}
     return {
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,
-        "PidsLimit": limits.processes + _OWN_PROCESSES,
+        "PidsLimit": processes,
         "NanoCpus": int(limits.cpus * 1e9),
         "OomScoreAdj": _OOM_SCORE,
         "ShmSize": _SHM_BYTES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,30 +61,53 @@ def why_no_engine() -> str:
     return "" if docker.returncode == 0 else docker.stderr.decode().strip()
 
 
+@cache
+def why_no_runtime(name: str) -> str:
+    """Return why the engine can't use the OCI runtime *name*; nothing where it can."""
+    argv = ["docker", "info", "--format", "{{json .Runtimes}}"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
+    return "" if not name or f'"{name}"' in told.stdout else f"the engine has no runtime {name}"
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as trying:
+        try:
+            trying.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 @contextmanager
-def run_spawner(runs: Path, **settings: str) -> Iterator[RunningSpawner]:
-    """Start a spawner for the run directories in *runs*; skip the test where none can be."""
-    if reason := why_no_engine():
+def run_spawner(
+    runs: Path, *, at: Path | None = None, runtime: str = ""
+) -> Iterator[RunningSpawner]:
+    """Start a spawner for the run directories in *runs*; skip the test where none can be.
+
+    *at* is its socket; left out: a new one.
+    """
+    if reason := why_no_engine() or why_no_runtime(runtime):
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="opencode-spawner-") as directory:
         Path(directory).chmod(0o711)
-        socket = Path(directory, "socket")
+        path = at or Path(directory, "socket")
         usual = {
-            "SPAWNER_SOCKET": str(socket),
+            "SPAWNER_SOCKET": str(path),
             "SPAWNER_RUNS_DIR": str(runs),
             "SPAWNER_IMAGE": IMAGE,
+            "SPAWNER_RUNTIME": runtime,
             "DOCKER_HOST": os.environ["DOCKER_HOST"],
             "PATH": os.environ["PATH"],
         }
         argv = [sys.executable, "-m", "runner.spawner"]
-        with subprocess.Popen(argv, cwd=REPOSITORY, env=usual | settings) as process:
+        with subprocess.Popen(argv, cwd=REPOSITORY, env=usual) as process:
             try:
                 deadline = time.monotonic() + _START_TIMEOUT_S
-                while not socket.exists():
+                while not _listens(path):
                     assert process.poll() is None, "the spawner did not start"
                     assert time.monotonic() < deadline, "the spawner does not listen"
                     time.sleep(0.02)
-                yield RunningSpawner(socket=socket, runs=runs, process=process)
+                yield RunningSpawner(socket=path, runs=runs, process=process)
             finally:
                 process.terminate()
                 process.wait(30)
