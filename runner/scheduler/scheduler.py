@@ -62,14 +62,15 @@ class Scheduler:
         self._per_subject = per_subject
         self._now = now
         self._queue: FairQueue[Ticket] = FairQueue()
-        self._running: Counter[str] = Counter()
+        self._running: dict[Ticket, None] = {}  # in the order they began
+        self._of_subject: Counter[str] = Counter()
         self._pace = Pace(slots=slots)
         self._promises = Promises(self._pace, places=slots + queue_size)
 
     @property
     def running(self) -> int:
         """How many slots are taken."""
-        return self._running.total()
+        return len(self._running)
 
     @property
     def waiting(self) -> int:
@@ -97,9 +98,8 @@ class Scheduler:
     def _release(self, ticket: Ticket) -> None:
         waiting = self.waiting
         if ticket.has_slot:
-            self._running[ticket.subject] -= 1
-            if not self._running[ticket.subject]:
-                del self._running[ticket.subject]
+            del self._running[ticket]
+            self._of_subject -= Counter([ticket.subject])
         else:
             self._queue.discard(ticket.subject, ticket)
         self._hand_out()
@@ -125,11 +125,15 @@ class Scheduler:
         return free + self.slots - self.running if self._may_run(subject) else free
 
     def _may_run(self, subject: str) -> bool:
-        return self.running < self.slots and self._running[subject] < self._per_subject
+        return self.running < self.slots and self._of_subject[subject] < self._per_subject
 
     def _hand_out(self) -> None:
-        while (ticket := self._queue.take(self._may_run)) is not None:
-            self._running[ticket.subject] += 1
+        while (turn := self._queue.take(self._may_run)) is not None:
+            subject, ticket = turn
+            self._running[ticket] = None
+            self._of_subject[subject] += 1
             ticket.move_to(None)
-        for position, waiting in enumerate(self._queue.in_order(), start=1):
-            waiting.move_to(position)
+        going = [ticket.subject for ticket in self._running]
+        waiting = self._queue.in_turn(going, slots=self.slots, per_subject=self._per_subject)
+        for position, ticket in enumerate(waiting, start=1):
+            ticket.move_to(position)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from hypothesis import given
@@ -86,24 +86,103 @@ async def test_one_user_never_has_more_than_their_share_of_slots() -> None:
         assert (shared.running, shared.waiting) == (2, 1)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60))
-def test_bounds_hold_whatever_comes_and_goes(steps: list[tuple[str, bool]]) -> None:
-    """Never more than the slots run, never more than the places wait, nothing stays behind."""
-    bounded = scheduler()
-    held: dict[str, list[ExitStack]] = {"a": [], "b": [], "c": []}
-    for subject, comes in steps:
-        if comes:
+STEPS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["comes", "ends", "leaves"])), max_size=60
+)
+
+
+class Crowd:
+    """Callers of a scheduler, who come, run and leave.
+
+    Attributes:
+        waiting: In the order they came.
+        running: In the order they began.
+    """
+
+    def __init__(self, bounded: Scheduler) -> None:
+        self.scheduler = bounded
+        self.waiting: list[Ticket] = []
+        self.running: list[Ticket] = []
+        self._held: dict[Ticket, ExitStack] = {}
+
+    def step(self, subject: str, what: str) -> None:
+        """Have one of *subject* come, or one of theirs end or leave."""
+        if what == "comes":
             stack = ExitStack()
-            try:
-                stack.enter_context(bounded.admission(subject))
-            except QueueFull:
-                continue
-            held[subject].append(stack)
-        elif held[subject]:
-            held[subject].pop(0).close()
-        assert bounded.running <= 2
-        assert bounded.waiting <= 2
-    for stacks in held.values():
-        for stack in stacks:
-            stack.close()
-    assert (bounded.running, bounded.waiting) == (0, 0)
+            with suppress(QueueFull):
+                ticket = stack.enter_context(self.scheduler.admission(subject))
+                self._held[ticket] = stack
+                self.waiting.append(ticket)
+        else:
+            there = self.running if what == "ends" else self.waiting
+            if own := [ticket for ticket in there if ticket.subject == subject]:
+                self.leave(own[0])
+        self._look()
+
+    def leave(self, ticket: Ticket) -> None:
+        """Have *ticket* end, or not wait any more."""
+        self._held.pop(ticket).close()
+        (self.running if ticket in self.running else self.waiting).remove(ticket)
+        self._look()
+
+    def _look(self) -> None:
+        self.running += [ticket for ticket in self.waiting if ticket.has_slot]
+        self.waiting = [ticket for ticket in self.waiting if not ticket.has_slot]
+
+    def running_of(self, subject: str) -> int:
+        """Return how many runs *subject* has."""
+        return sum(ticket.subject == subject for ticket in self.running)
+
+
+@given(STEPS)
+def test_bounds_hold_whatever_comes_and_goes(steps: list[tuple[str, str]]) -> None:
+    """In all, of one user, of those who wait; and nothing stays behind."""
+    crowd = Crowd(scheduler(slots=3, queue_size=4, per_subject=2))
+    for subject, what in steps:
+        crowd.step(subject, what)
+        assert len(crowd.running) == crowd.scheduler.running <= 3
+        assert len(crowd.waiting) == crowd.scheduler.waiting <= 4
+        assert all(crowd.running_of(one) <= 2 for one in "abc")
+    while crowd.running or crowd.waiting:
+        crowd.leave((crowd.waiting or crowd.running)[0])
+    assert (crowd.scheduler.running, crowd.scheduler.waiting) == (0, 0)
+
+
+@given(STEPS)
+def test_no_slot_is_empty_while_somebody_may_have_it(steps: list[tuple[str, str]]) -> None:
+    """Who waits waits for a slot, or for a run of their own."""
+    crowd = Crowd(scheduler(slots=3, queue_size=9, per_subject=2))
+    for subject, what in steps:
+        crowd.step(subject, what)
+        if len(crowd.running) < 3:
+            assert all(crowd.running_of(ticket.subject) == 2 for ticket in crowd.waiting)
+
+
+@given(STEPS)
+async def test_positions_say_who_is_next(steps: list[tuple[str, str]]) -> None:
+    """If runs end in the order they began, slots are had in the order of the positions."""
+    crowd = Crowd(scheduler(slots=2, queue_size=9, per_subject=1))
+    for subject, what in steps:
+        crowd.step(subject, what)
+    told = {await anext(ticket.positions()): ticket for ticket in crowd.waiting}
+    assert sorted(told) == list(range(1, len(told) + 1))
+
+    order: list[Ticket] = []
+    while crowd.running:
+        before = set(crowd.running)
+        crowd.leave(crowd.running[0])
+        order += [ticket for ticket in crowd.running if ticket not in before]
+    assert order == [told[number] for number in sorted(told)]
+
+
+async def test_a_lone_prompt_waits_for_one_run_at_most() -> None:
+    """Behind another user's hundred, with a single slot: until the run that goes on has ended."""
+    one = scheduler(slots=1, queue_size=200, per_subject=1)
+    with ExitStack() as going, ExitStack() as crowd:
+        going.enter_context(one.admission("busy"))
+        for _ in range(99):
+            crowd.enter_context(one.admission("busy"))
+        with one.admission("lone") as ticket:
+            assert await anext(ticket.positions()) == 1
+            going.close()
+            assert ticket.has_slot
