@@ -52,7 +52,7 @@ soak:  ## 500 runs that end in every way, and what they leave: nothing
 neighbours:  ## What bombs next door, and isolation itself, cost a stream
 	$(WITH_TEST) .venv/bin/python -m tests.load.neighbours
 
-bench:  ## Measure speed, memory and fairness (BENCH_ARGS="--warm 20 first-text" for some)
+bench:  ## Measure speed, memory and fairness; writes docs/performance.md's figures
 	$(WITH_BENCH) env PYTHONPATH=.cache/bench .venv/bin/python -m bench $(BENCH_ARGS)
 
 check: lint types test  ## Lint, types and tests: what has to be green

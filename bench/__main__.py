@@ -1,65 +1,94 @@
-"""`python -m bench`: measure, print one table, write `bench/results/latest.{json,png}`."""
+"""`python -m bench`: measure, and print the figures.
+
+Only when all parts are measured, which takes some minutes, are the figures also written: to
+`bench/results/latest.{json,png}` and into docs/performance.md.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench import delay, fairness, first_text, memory
+import uvloop
+
+from bench import delay, fairness, first_text, growth, memory
+from bench.document import write_figures
 from bench.figures import Report
 from bench.plot import plot
-from bench.provider import stamping_provider
+from bench.source import source
+from bench.tools import ToolMissing
 from runner.agents.opencode import PINNED_VERSION
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from bench.source import Source
+
+_ROOT = Path(__file__).parents[1]
 _RESULTS = Path(__file__).parent / "results"
-_PARTS = ("first-text", "delay", "memory", "fairness")
+
+
+def _parts(warm: int, cold: int) -> dict[str, Callable[[Report, Source], Awaitable[None]]]:
+    return {
+        "first-text": lambda report, provider: first_text.measure(
+            report, provider, warm=warm, cold=cold
+        ),
+        "delay": delay.measure,
+        "fairness": fairness.measure,
+        "growth": growth.measure,
+        "memory": memory.measure,
+    }
 
 
 async def main() -> None:
     """Do what the command line asks for."""
-    arguments = _arguments()
+    parts = _parts(warm=10, cold=4)
+    arguments = _arguments(list(parts))
+    parts = _parts(arguments.warm, arguments.cold)
+    began = time.monotonic()
     report = Report(_machine())
-    async with stamping_provider() as provider:
-        for part in arguments.parts:
-            _say(f"measuring {part} …")
-            match part:
-                case "first-text":
-                    await first_text.measure(
-                        report, provider, warm=arguments.warm, cold=arguments.cold
-                    )
-                case "delay":
-                    await delay.measure(report, provider)
-                case "memory":
-                    await memory.measure(report, provider)
-                case _:
-                    await fairness.measure(report, provider)
-            _write(report)  # a later part may be cut short
-    if not plot(report, _RESULTS / "latest.png"):
-        _say("no picture: matplotlib is not installed")
-    sys.stdout.write(report.table() + "\n")
+    for name in arguments.parts or parts:
+        started = time.monotonic()
+        try:
+            async with source() as provider:
+                await parts[name](report, provider)
+        except ToolMissing as exc:
+            report.left_out[name] = str(exc)
+        _say(f"{name}: {time.monotonic() - started:.0f} s")
+    report.machine |= {
+        "load_after": round(os.getloadavg()[0], 1),
+        "took_s": round(time.monotonic() - began),
+    }
+    if not arguments.parts:
+        _write(report)
+    sys.stdout.write(report.tables() + "\n")
 
 
 def _write(report: Report) -> None:
-    report.machine["load_after"] = round(os.getloadavg()[0], 2)
     _RESULTS.mkdir(exist_ok=True)
     document = json.dumps(report.document(), indent=1) + "\n"
     (_RESULTS / "latest.json").write_text(document, encoding="utf-8")
+    if not plot(report, _RESULTS / "latest.png"):
+        _say("no picture: matplotlib is not installed")
+    write_figures(report, _ROOT / "docs" / "performance.md")
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(parts: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=["all", *_PARTS], default="all")
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help=f"{', '.join(parts)}; left out: all"
+    )
     parser.add_argument("--warm", type=int, default=10, help="samples of a warm start")
-    parser.add_argument("--cold", type=int, default=3, help="samples of a cold start")
+    parser.add_argument("--cold", type=int, default=4, help="samples of a cold start")
     arguments = parser.parse_args()
-    if "all" in arguments.parts:
-        arguments.parts = _PARTS
+    if unknown := set(arguments.parts) - set(parts):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
     return arguments
 
 
@@ -67,10 +96,10 @@ def _machine() -> dict[str, object]:
     return {
         "cpus": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "opencode": PINNED_VERSION,
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": round(os.getloadavg()[0], 1),
         "at": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
@@ -81,4 +110,4 @@ def _say(words: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.provider import MODEL
+from bench.source import MODEL
 from runner.acp.connection import MethodNotFound, connect
 from runner.agents import opencode
 from runner.agents.directories import RunDirectories
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
 
-    from bench.provider import StampingProvider
+    from bench.source import Source
     from runner.acp.connection import Connection
 
 _PROMPT = "Hi"
 
 
 @asynccontextmanager
-async def _opencode(provider: StampingProvider, *arguments: str) -> AsyncIterator[Process]:
+async def _opencode(provider: Source, *arguments: str) -> AsyncIterator[Process]:
     model = AgentModel(provider="openai", name=MODEL.partition("/")[2], api="chat")
     with tempfile.TemporaryDirectory() as parent:
         async with RunDirectories(Path(parent), prefix="bare-").new() as directory:
@@ -59,7 +59,7 @@ async def _opencode(provider: StampingProvider, *arguments: str) -> AsyncIterato
                 await process.wait()
 
 
-async def cold_run(provider: StampingProvider) -> float:
+async def cold_run(provider: Source) -> float:
     """Return the seconds from starting `opencode run` to its first words."""
     began = time.monotonic()
     async with _opencode(provider, "run", _PROMPT) as process, asyncio.timeout(120):
@@ -102,7 +102,7 @@ class WarmAcp:
 
 
 @asynccontextmanager
-async def warm_acp(provider: StampingProvider) -> AsyncIterator[WarmAcp]:
+async def warm_acp(provider: Source) -> AsyncIterator[WarmAcp]:
     """Yield one that has answered its first prompt."""
 
     async def refuse(_: str, __: dict[str, Any]) -> dict[str, Any]:

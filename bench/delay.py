@@ -2,110 +2,77 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiohttp import ClientSession, ClientTimeout, TCPConnector
-
+from bench import wire
+from bench.agents import light_agents
 from bench.figures import percentile
-from bench.provider import SEPARATOR
-from bench.service import service
-from tests.support import scripted_agent
+from bench.service import LIGHT, service
+from bench.source import DONE
+from bench.streams import reading
 
 if TYPE_CHECKING:
     from bench.figures import Report
-    from bench.provider import StampingProvider
     from bench.service import Service
+    from bench.source import Source
 
 GROUP = "added delay per piece"
-_PIECES_PER_S = 200
-"""In all: what two cores can carry with the provider and the readers on the same machine."""
-_MAX_PER_STREAM_S = 20
-_PIECES = 40
+_TURNS = 4
+_TURN_S = 2.0
+_PER_STREAM_S = {1: 20.0, 20: 20.0, 200: 2.0}
+"""Pieces a second of each stream: together what two cores can carry, which are the provider's,
+the readers' and the agents' too."""
+_LATER_MS = 10.0
 
 
-async def measure(report: Report, provider: StampingProvider) -> None:
+async def measure(report: Report, provider: Source) -> None:
     """Measure real OpenCode at one stream, light agents at one, twenty and two hundred."""
     async with service(provider, RUNNER_SANDBOX="bubblewrap", RUNNER_WARM_POOL="1") as whole:
         await whole.until_warm()
-        await _compare(report, provider, whole, streams=1, agent="OpenCode, bubblewrap")
+        await _compare(report, provider, whole, streams=1, agent="OpenCode")
     with tempfile.TemporaryDirectory() as directory:
-        light = {
-            "RUNNER_SANDBOX": "process",
-            "OPENCODE_BIN": str(scripted_agent.install(Path(directory))),
-            "RUNNER_WARM_POOL": "0",
-            "MAX_CONCURRENT_PROCESSES": "200",
-        }
-        async with service(provider, **light) as whole:
-            for streams in (1, 20, 200):
-                await _compare(report, provider, whole, streams=streams, agent="light agents")
+        async with light_agents(Path(directory)) as agent:
+            settings = LIGHT | {"OPENCODE_BIN": str(agent), "MAX_CONCURRENT_PROCESSES": "200"}
+            async with service(provider, **settings) as whole:
+                for streams in _PER_STREAM_S:
+                    await _compare(report, provider, whole, streams=streams, agent="light agents")
 
 
 async def _compare(
-    report: Report, provider: StampingProvider, whole: Service, *, streams: int, agent: str
+    report: Report, provider: Source, whole: Service, *, streams: int, agent: str
 ) -> None:
-    per_stream_s = min(_MAX_PER_STREAM_S, _PIECES_PER_S / streams)
-    provider.interval_s = 1 / per_stream_s
-    provider.pieces = _PIECES if streams == 1 else max(8, _PIECES // max(1, streams // 20))
-    provider.expect(streams)
-    direct = await _all(*(_direct(provider) for _ in range(streams)))
-    provider.expect(streams)
-    through = await _all(*(_through(whole) for _ in range(streams)))
-    provider.expect(1)
-    for word, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-        at = f"{streams} × {per_stream_s:.0f}/s, {agent}, {word}"
-        base = percentile(direct, share) * 1000
-        whole_way = percentile(through, share) * 1000
-        report.add(
-            GROUP,
-            at,
-            whole_way - base,
-            "ms",
-            baseline="the delay of a direct connection",
-            against=base,
-            samples=len(through),
+    """Have both ways open, and send pieces over the one and the other in turns."""
+    per_stream_s = _PER_STREAM_S[streams]
+    asked = [wire.request("POST", "/v1/chat/completions", body=b"{}")] * streams
+    direct_group = provider.hold(streams)
+    async with reading("127.0.0.1", provider.port, asked, end=DONE) as direct:
+        await direct.until(direct_group.complete())
+        group = provider.hold(streams)
+        async with whole.streams(streams) as through:
+            await through.until(group.complete())
+            for _ in range(_TURNS):
+                for played in (direct_group, group):
+                    await played.play(int(_TURN_S * per_stream_s), 1 / per_stream_s)
+            for played in (direct_group, group):
+                played.end()
+            for reads in (direct, through):
+                await reads.until_over()
+                reads.check()
+    await whole.until_idle()
+    load = f"{streams} × {per_stream_s:.0f}/s"
+    usual = percentile(direct.delays_s, 0.5)
+    baseline = f"{load}, {agent}: direct"
+    report.spread(GROUP, baseline, [1000 * delay for delay in direct.delays_s], "ms")
+    added = report.spread(
+        GROUP,
+        f"{load}, {agent}: added",
+        [1000 * (delay - usual) for delay in through.delays_s],
+        "ms",
+        baseline=baseline,
+    )
+    if streams == max(_PER_STREAM_S) and added.p95 is not None:
+        report.at_most(
+            f"95 % of pieces at {streams} streams, later than direct", _LATER_MS, added.p95, "ms"
         )
-
-
-async def _all(*streams: object) -> list[float]:
-    lists = await asyncio.gather(*streams)  # type: ignore[call-overload]
-    return [delay for delays in lists for delay in delays]
-
-
-async def _direct(provider: StampingProvider) -> list[float]:
-    url = f"{provider.base_url}/chat/completions"
-    delays: list[float] = []
-    async with (
-        ClientSession(timeout=ClientTimeout(total=120), connector=TCPConnector(limit=0)) as http,
-        http.post(url, json={}) as response,
-    ):
-        async for line in response.content:
-            now = time.monotonic_ns()
-            _, found, rest = line.decode().partition('"content": "')
-            if found:
-                delays += _delays(rest.partition('"')[0], now)
-    return _steady(delays)
-
-
-async def _through(whole: Service) -> list[float]:
-    delays: list[float] = []
-    last: dict[str, object] = {}
-    async for last in whole.events():
-        now = time.monotonic_ns()
-        if last["type"] == "text.delta":
-            delays += _delays(str(last["text"]), now)
-    if last.get("type") != "run.finished":
-        raise RuntimeError(f"a stream broke: {last}")
-    return _steady(delays)
-
-
-def _delays(text: str, now: int) -> list[float]:
-    return [(now - int(stamp)) / 1e9 for stamp in text.split(SEPARATOR) if stamp]
-
-
-def _steady(delays: list[float]) -> list[float]:
-    """Leave out the first piece: it has its own measurement."""
-    return delays[1:]

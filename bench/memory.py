@@ -3,56 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.bare import warm_acp
 from bench.service import service
+from runner.sandbox.processes import proportional_bytes
 from tests.support.processes import descendants
 
 if TYPE_CHECKING:
     from bench.figures import Report
-    from bench.provider import StampingProvider
+    from bench.source import Source
 
 GROUP = "memory"
-_MIB = 1 << 20
-_SETTLED_S = 5.0
+_MIB, _GIB = 1 << 20, 1 << 30
+_SETTLED_S = 4.0
 _COUNT = 2
 
 
-async def measure(report: Report, provider: StampingProvider) -> None:
+async def measure(report: Report, provider: Source) -> None:
     """Measure proportional memory: pages that are shared are shared out."""
-    provider.pieces, provider.interval_s = 100, 0.2
-    bare = "bare warm `opencode acp`"
+    provider.each(pieces=5, interval_s=0.02)
     async with warm_acp(provider) as acp:
         await asyncio.sleep(_SETTLED_S)
-        report.add(GROUP, bare, _proportional([acp.pid, *descendants(acp.pid)]) / _MIB, "MiB")
+        bare = proportional([acp.pid, *descendants(acp.pid)])
     async with service(provider, RUNNER_WARM_POOL=str(_COUNT)) as whole:
         await whole.until_warm()
         await asyncio.sleep(_SETTLED_S)
-        idle = _proportional(whole.sandboxed()) / _COUNT
-        report.add(GROUP, "a warm sandbox, waiting", idle / _MIB, "MiB", baseline=bare)
-    async with service(provider, RUNNER_WARM_POOL="0") as whole:
-        reading = [asyncio.create_task(whole.until_cancelled()) for _ in range(_COUNT)]
-        provider.expect(_COUNT)
-        await provider.all_open()
-        await asyncio.sleep(_SETTLED_S)
-        busy = _proportional(whole.sandboxed()) / _COUNT
-        report.add(GROUP, "a sandbox in a run", busy / _MIB, "MiB", baseline=bare)
-        for task in reading:
-            task.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
-        provider.expect(1)
-    report.add(GROUP, "warm sandboxes per GiB", (1 << 30) / idle, "")
+        idle = proportional(whole.sandboxed()) / _COUNT
+        provider.each(pieces=200, interval_s=0.2)
+        async with whole.streams(_COUNT) as reads:
+            await reads.until_all_speak()
+            await whole.until_warm()  # others have taken their places in the pool
+            await asyncio.sleep(_SETTLED_S)
+            busy = proportional(whole.sandboxed()) / _COUNT - idle
+    words = "bare warm `opencode acp`"
+    report.add(GROUP, words, bare / _MIB, "MiB")
+    report.add(GROUP, "a warm sandbox, waiting", idle / _MIB, "MiB", baseline=words, samples=_COUNT)
+    report.add(GROUP, "a sandbox in a run", busy / _MIB, "MiB", baseline=words, samples=_COUNT)
+    words = f"{words}, per GiB"
+    report.add(GROUP, words, _GIB / bare)
+    report.add(GROUP, "warm sandboxes per GiB", _GIB / idle, baseline=words, samples=_COUNT)
 
 
-def _proportional(pids: list[int]) -> int:
-    return sum(_pss(pid) for pid in pids)
-
-
-def _pss(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) << 10
+def proportional(pids: list[int]) -> int:
+    """Return the memory of *pids*."""
+    return sum(map(proportional_bytes, pids))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.figures import amount
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.figures import Figure, Report
+    from bench.figures import Report, Row
 
 
 def plot(report: Report, path: Path) -> bool:
@@ -19,30 +21,33 @@ def plot(report: Report, path: Path) -> bool:
         from matplotlib import pyplot as plt  # noqa: PLC0415
     except ModuleNotFoundError:
         return False
-    groups = list(dict.fromkeys(figure.group for figure in report.figures))
-    rows = [[f for f in report.of(group) if f.unit in {"ms", "MiB", "turns"}] for group in groups]
-    shown = [(group, figures) for group, figures in zip(groups, rows, strict=True) if figures]
+    charts: dict[tuple[str, str], list[Row]] = {}
+    for row in report.rows:
+        charts.setdefault((row.group, row.unit), []).append(row)
     figure, axes = plt.subplots(
-        len(shown),
+        len(charts),
         1,
-        figsize=(11, 1.5 + sum(0.35 * len(row) + 0.9 for _, row in shown)),
-        height_ratios=[len(row) + 1 for _, row in shown],
+        figsize=(12, 1.5 + sum(0.32 * len(rows) + 0.9 for rows in charts.values())),
+        height_ratios=[len(rows) + 1 for rows in charts.values()],
         squeeze=False,
         layout="constrained",
     )
-    for (group, row), axis in zip(shown, axes[:, 0], strict=True):
-        bars = axis.barh([f.name for f in row], [max(f.value, 0.01) for f in row])
-        axis.bar_label(bars, [_label(f) for f in row], padding=4)
+    for ((group, unit), rows), axis in zip(charts.items(), axes[:, 0], strict=True):
+        values = [max(row.typical, 0.0) for row in rows]
+        bars = axis.barh([row.name for row in rows], values)
+        axis.bar_label(bars, [_label(row) for row in rows], padding=4)
         axis.invert_yaxis()
-        axis.set_title(group, loc="left")
-        axis.set_xscale("log" if group == "first text" else "linear")
-        axis.margins(x=0.15)
+        axis.set_title(f"{group}, {unit}" if unit else group, loc="left")
+        positive = [value for value in values if value]
+        if positive and max(positive) > 50 * min(positive):
+            axis.set_xscale("log")
+        axis.margins(x=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
     return True
 
 
-def _label(figure: Figure) -> str:
-    digits = 0 if figure.value >= 100 else 2
-    return f"{figure.value:.{digits}f} {figure.unit}"
+def _label(row: Row) -> str:
+    told = amount(row.typical, row.unit)
+    return told if row.p95 is None else f"{told}, p95 {amount(row.p95, row.unit)}"

@@ -10,35 +10,51 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 from aiohttp.test_utils import unused_port
 
-from bench.provider import MODEL
+from bench import wire
+from bench.source import MODEL
+from bench.streams import STAMP, reading
 from runner.contract.wire import LineDecoder
 from tests.support.processes import descendants
 from tests.support.stack import StackProcess, start_stack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import re
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
-    from bench.provider import StampingProvider
+    from bench.source import Source
+    from bench.streams import Streams
 
+LIGHT = {"RUNNER_SANDBOX": "process", "RUNNER_WARM_POOL": "0"}
+"""Settings for light agents, besides their `OPENCODE_BIN`."""
+
+_STREAM = "/opencode/stream"
 _FULL_WITHIN_S = 120.0
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A stack that is up."""
+    """A stack that is up.
+
+    Attributes:
+        headers: What the caller shows.
+    """
 
     stack: StackProcess
     http: ClientSession
+    headers: dict[str, str]
     runner_url: str
 
     async def events(self, prompt: str = "Hi") -> AsyncIterator[dict[str, Any]]:
         """Yield the events of a run, as they come through the gateway."""
         decoder = LineDecoder()
-        async with self.http.post("/opencode/stream", json={"prompt": prompt}) as response:
+        async with self.http.post(_STREAM, json={"prompt": prompt}) as response:
             if response.status != 200:
                 raise RuntimeError(await response.text())
             async for data in response.content.iter_any():
@@ -56,29 +72,54 @@ class Service:
             raise RuntimeError(f"no text came: {last}")
         return first
 
-    async def until_cancelled(self) -> None:
-        """Read a run's events for as long as they come."""
-        async for _ in self.events():
-            pass
+    def streams(
+        self, count: int, *, pattern: re.Pattern[bytes] = STAMP
+    ) -> AbstractAsyncContextManager[Streams]:
+        """Read *count* runs at once while the block runs; those that go on then are cancelled."""
+        url = urlsplit(self.stack.origin)
+        body = json.dumps({"prompt": "Hi"}).encode()
+        headers = self.headers | {"Content-Type": "application/json"}
+        asked = wire.request("POST", _STREAM, headers, body)
+        return reading(url.hostname or "", url.port or 80, [asked] * count, pattern=pattern)
 
     async def until_warm(self) -> None:
         """Wait until the pool is full."""
+        await self._until(lambda health: health["pool"]["idle"] == health["pool"]["size"])
+
+    async def until_waiting(self, count: int) -> None:
+        """Wait until so many runs have neither a slot nor an end."""
+        await self._until(lambda health: health["queue"]["waiting"] == count)
+
+    async def until_idle(self) -> None:
+        """Wait until no run is left."""
+        await self._until(
+            lambda health: health["queue"]["running"] + health["queue"]["waiting"] == 0
+        )
+
+    async def _until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
         async with asyncio.timeout(_FULL_WITHIN_S):
-            while True:
-                async with self.http.get(f"{self.runner_url}/health") as response:
-                    pool = (await response.json())["pool"]
-                if pool["idle"] == pool["size"]:
-                    return
-                await asyncio.sleep(0.1)
+            while not condition(await self._health()):
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _health(self) -> dict[str, Any]:
+        async with self.http.get(f"{self.runner_url}/health") as response:
+            health: dict[str, Any] = await response.json()
+            return health
 
     def sandboxed(self) -> list[int]:
         """Return the processes of OpenCodes in sandboxes."""
-        binary = "opencode acp"
-        return [pid for pid in descendants(self.stack.process.pid) if binary in _command(pid)]
+        return self._below("opencode acp")
+
+    def part(self, name: str) -> list[int]:
+        """Return the processes of a part: `gateway` or `runner`."""
+        return self._below(f"-m {name}")
+
+    def _below(self, words: str) -> list[int]:
+        return [pid for pid in descendants(self.stack.process.pid) if words in _command(pid)]
 
 
 @asynccontextmanager
-async def service(provider: StampingProvider, **settings: str) -> AsyncIterator[Service]:
+async def service(provider: Source, **settings: str) -> AsyncIterator[Service]:
     """Start the stack with *settings*; end it afterwards."""
     port = unused_port()
     usual = {
@@ -88,8 +129,9 @@ async def service(provider: StampingProvider, **settings: str) -> AsyncIterator[
         "MODELS": MODEL,
         "DEMO": "off",
         "PORT": str(port),
-        "GATEWAY_RUNS_PER_USER": "1000",
-        "RUNNER_QUEUE_SIZE": "1000",
+        "GATEWAY_RUNS_PER_USER": "10000",
+        "GATEWAY_DEBOUNCE_S": "0",  # all are of one user, who means each of them
+        "RUNNER_QUEUE_SIZE": "10000",
         "LOG_LEVEL": "warning",
     }
     with (
@@ -108,7 +150,8 @@ async def service(provider: StampingProvider, **settings: str) -> AsyncIterator[
             timeout=ClientTimeout(total=600),
             connector=TCPConnector(limit=0),
         ) as http:
-            yield Service(stack=stack, http=http, runner_url=f"http://127.0.0.1:{port}")
+            runner_url = f"http://127.0.0.1:{port}"
+            yield Service(stack=stack, http=http, headers=headers, runner_url=runner_url)
 
 
 def _command(pid: int) -> str:

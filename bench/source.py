@@ -1,8 +1,4 @@
-"""What streams come from: a provider, and a runner that runs nothing. Their pieces are stamped.
-
-Both play the same piece: as soon as so many have asked, all of them are told so many pieces,
-one after the other, spread evenly over the interval, as people's would be; then all end.
-"""
+"""What streams come from: a provider, and a runner that runs nothing. Their pieces are stamped."""
 
 from __future__ import annotations
 
@@ -27,37 +23,33 @@ _EVENT_STREAM, _NDJSON = "text/event-stream", "application/x-ndjson"
 
 @dataclass(kw_only=True)
 class Source:
-    """Where it is, and what it plays.
+    """Where it is, and what it plays to those who come by themselves.
 
     Attributes:
         pieces: How many each stream is told.
-        interval_s: Between two pieces of one stream.
-        together: How many streams have to be open before they begin.
+        interval_s: Between two of them.
     """
 
     port: int = 0
     pieces: int = 2
     interval_s: float = 0.0
-    together: int = 1
     _runs: dict[str, _Run] = field(default_factory=dict)
-    _waiting: list[_Listener] = field(default_factory=list)
+    _held: Group | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _all_open: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def base_url(self) -> str:
         """What a provider's address is given as."""
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def expect(self, streams: int, *, pieces: int, interval_s: float) -> None:
-        """Let the next so many streams begin together."""
-        self.together, self.pieces, self.interval_s = streams, pieces, interval_s
-        self._waiting.clear()
-        self._all_open.clear()
+    def each(self, *, pieces: int, interval_s: float) -> None:
+        """Play so to each stream that comes from now on."""
+        self.pieces, self.interval_s, self._held = pieces, interval_s, None
 
-    async def all_open(self) -> None:
-        """Wait until they have."""
-        await self._all_open.wait()
+    def hold(self, count: int) -> Group:
+        """Keep the next *count* streams for whoever calls, who plays to them."""
+        self._held = Group(count)
+        return self._held
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request to either."""
@@ -73,30 +65,17 @@ class Source:
     def _join(self, exchange: Exchange, language: _Language, run: _Run | None = None) -> None:
         exchange.begin(language.kind)
         exchange.send(language.hello)
-        self._waiting.append(_Listener(exchange, language, run))
-        if len(self._waiting) >= self.together:
-            task = asyncio.create_task(self._play(self._waiting))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            self._waiting = []
-            self._all_open.set()
-
-    async def _play(self, listeners: list[_Listener]) -> None:
-        loop = asyncio.get_running_loop()
-        pieces, interval_s = self.pieces, self.interval_s
-        began, count = loop.time(), len(listeners)
-        for number in range(pieces):
-            for turn, listener in enumerate(listeners):
-                due = began + interval_s * (number + turn / count)
-                if (early_s := due - loop.time()) > 0:
-                    await asyncio.sleep(early_s)
-                if listener.exchange.is_open:
-                    listener.exchange.send(listener.language.piece(number))
-        for listener in listeners:
-            if listener.exchange.is_open:
-                listener.exchange.end(listener.language.goodbye(pieces))
-            if listener.run is not None:
-                listener.run.status = "finished"
+        listener = _Listener(exchange, language, run)
+        if self._held is not None:
+            self._held.add(listener)
+            if self._held.is_complete:
+                self._held = None
+            return
+        alone = Group(1)
+        alone.add(listener)
+        task = asyncio.create_task(alone.play_all(self.pieces, self.interval_s))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _answer(self, method: str, path: str, body: bytes) -> tuple[str, dict[str, object]]:
         """Return what a runner that runs nothing says to the gateway's other questions."""
@@ -131,11 +110,69 @@ class _Run:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Listener:
     exchange: Exchange
     language: _Language
     run: _Run | None
+    pieces: int = 0
+
+    def tell(self) -> None:
+        if self.exchange.is_open:
+            self.exchange.send(self.language.piece(self.pieces))
+            self.pieces += 1
+
+    def end(self) -> None:
+        if self.exchange.is_open:
+            self.exchange.end(self.language.goodbye(self.pieces))
+        if self.run is not None:
+            self.run.status = "finished"
+
+
+class Group:
+    """Streams that are played to together."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._listeners: list[_Listener] = []
+        self._complete = asyncio.Event()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all have come."""
+        return self._complete.is_set()
+
+    async def complete(self) -> None:
+        """Wait until they have."""
+        await self._complete.wait()
+
+    def add(self, listener: _Listener) -> None:
+        """Take one more."""
+        self._listeners.append(listener)
+        if len(self._listeners) >= self._count:
+            self._complete.set()
+
+    async def play(self, pieces: int, interval_s: float) -> None:
+        """Tell each stream so many pieces: in turns, spread evenly over the interval, as people's
+        would be."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for number in range(pieces):
+            for turn, listener in enumerate(self._listeners):
+                due = began + interval_s * (number + turn / self._count)
+                if (early_s := due - loop.time()) > 0:
+                    await asyncio.sleep(early_s)
+                listener.tell()
+
+    def end(self) -> None:
+        """Let all end well."""
+        for listener in self._listeners:
+            listener.end()
+
+    async def play_all(self, pieces: int, interval_s: float) -> None:
+        """Tell all there is to tell."""
+        await self.play(pieces, interval_s)
+        self.end()
 
 
 @dataclass(frozen=True, kw_only=True)

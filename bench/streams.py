@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bench.wire import Answer, AnswerBroken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
 STAMP = re.compile(rb"@(\d+);")
 """How a piece says when it was sent: in nanoseconds of this machine's monotonic clock."""
@@ -127,6 +127,19 @@ class Streams:
         """Wait until each is over."""
         for stream in self.streams:
             await stream.over.wait()
+
+    async def until(self, happening: Awaitable[None]) -> None:
+        """Wait for *happening*, which needs all of them; raise as soon as one is over."""
+        wanted = asyncio.ensure_future(happening)
+        ends = [asyncio.create_task(stream.over.wait()) for stream in self.streams]
+        try:
+            await asyncio.wait({wanted, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            self.check()
+            if not wanted.done():
+                raise RuntimeError("a stream ended too soon")
+        finally:
+            for task in (wanted, *ends):
+                task.cancel()
 
     @property
     def broken(self) -> list[str]:

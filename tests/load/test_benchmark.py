@@ -25,7 +25,7 @@ async def test_light_agents_serve_runs_like_opencode(tmp_path: Path) -> None:
             "OPENAI_API": "chat",
             "MODELS": MODEL,
         }
-        provider.expect(3, pieces=4, interval_s=0.01)
+        provider.each(pieces=4, interval_s=0.01)
         with run_runner(tmp_path, **settings) as runner:
             users = ("alice", "bob", "eve")
             told = await asyncio.gather(*(runner.run(subject=user) for user in users))

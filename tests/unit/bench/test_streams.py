@@ -39,7 +39,7 @@ def test_a_refusal_is_no_stream() -> None:
 async def test_many_streams_are_read_to_their_end() -> None:
     """Every piece once, each with its delay; none broken."""
     async with source() as provider:
-        provider.expect(20, pieces=5, interval_s=0.001)
+        provider.each(pieces=5, interval_s=0.001)
         asked = [request("POST", "/v1/chat/completions", body=b"{}")] * 20
         async with (
             asyncio.timeout(10),

@@ -1,0 +1,125 @@
+"""How it grows: with the runs that begin at once, and with those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.agents import light_agents
+from bench.memory import proportional
+from bench.service import LIGHT, service
+from bench.streams import POSITION
+
+if TYPE_CHECKING:
+    from bench.figures import Report
+    from bench.service import Service
+    from bench.source import Source
+    from bench.streams import Streams
+
+AT_ONCE = "growth: prompts at once, all warm"
+WAITING = "growth: runs that wait"
+_AT_ONCE = (1, 2, 4, 8)
+_WAITING = (10, 100, 1000)
+_SETTLED_S = 0.5
+_KIB = 1 << 10
+_MOVES = 3
+_MOVE_S = 1.5
+_LOOK_EVERY_S = 0.02
+_PATIENCE_S = 2.0
+
+
+async def measure(report: Report, provider: Source) -> None:
+    """Measure the first with OpenCode, the second with light agents; both through everything."""
+    await _at_once(report, provider)
+    with tempfile.TemporaryDirectory() as directory:
+        async with light_agents(Path(directory)) as agent:
+            settings = LIGHT | {"OPENCODE_BIN": str(agent), "MAX_CONCURRENT_PROCESSES": "2"}
+            async with service(provider, **settings) as whole:
+                await _waiting(report, provider, whole)
+
+
+async def _at_once(report: Report, provider: Source) -> None:
+    most = max(_AT_ONCE)
+    settings = {"RUNNER_WARM_POOL": str(most), "MAX_CONCURRENT_PROCESSES": str(most)}
+    async with service(provider, **settings) as whole:
+        for count in _AT_ONCE:
+            await whole.until_warm()
+            await asyncio.sleep(_SETTLED_S)
+            provider.each(pieces=5, interval_s=0.02)
+            async with whole.streams(count) as reads:
+                await reads.until_over()
+                reads.check()
+            report.spread(
+                AT_ONCE,
+                f"first text of {count}",
+                [1000 * stream.first_s for stream in reads.streams],
+                "ms",
+                baseline="" if count == 1 else "first text of 1",
+            )
+
+
+async def _waiting(report: Report, provider: Source, whole: Service) -> None:
+    """One slot streams, the other one is what all the others wait for."""
+    alone = "delay of the stream that runs, nobody waiting"
+    for count in (0, *_WAITING):
+        took_s = 8.0 + count / 100
+        provider.each(pieces=int(took_s / 0.05), interval_s=0.05)
+        async with whole.streams(1) as running:
+            await running.until_all_speak()
+            if not count:
+                await asyncio.sleep(3)
+            else:
+                await _behind(report, provider, whole, count)
+            lone = [1000 * delay for delay in running.delays_s]
+        row = alone if not count else f"the same, {count} waiting"
+        report.spread(WAITING, row, lone, "ms", baseline=alone if count else "")
+        await whole.until_idle()
+
+
+async def _behind(report: Report, provider: Source, whole: Service, count: int) -> None:
+    """Let *count* wait, and move on a few times."""
+    few = min(_WAITING)
+    pids = whole.part("gateway"), whole.part("runner")
+    provider.each(pieces=2, interval_s=_MOVE_S)
+    before = [proportional(part) for part in pids]
+    async with whole.streams(_MOVES) as moving, whole.streams(count, pattern=POSITION) as waiting:
+        await waiting.until_all_speak()
+        waiting.check()
+        after = [proportional(part) for part in pids]
+        admitted = [1000 * stream.first_s for stream in waiting.streams]
+        moved = await _moves(moving, waiting)
+    for name, unit, samples in (
+        ("until it knows its place", "ms", admitted),
+        ("until all know their new places", "ms", moved),
+    ):
+        baseline = "" if count == few else f"{few} waiting: {name}"
+        report.spread(WAITING, f"{count} waiting: {name}", samples, unit, baseline=baseline)
+    for name, was, is_ in zip(("gateway", "runner"), before, after, strict=True):
+        words = f"memory of the {name} for each"
+        baseline = "" if count == few else f"{few} waiting: {words}"
+        each = (is_ - was) / count / _KIB
+        report.add(WAITING, f"{count} waiting: {words}", each, "KiB", baseline=baseline)
+
+
+async def _moves(moving: Streams, waiting: Streams) -> list[float]:
+    """Return how long each move took, from the end that makes room to the last one's news (ms)."""
+    took: list[float] = []
+    left = list(moving.streams)
+    while left:
+        heard = [len(stream.found) for stream in waiting.streams]
+        while not (over := [stream for stream in left if stream.over.is_set()]):
+            await asyncio.sleep(_LOOK_EVERY_S)
+        left.remove(over[0])
+        deadline = time.monotonic() + _PATIENCE_S
+        news: list[int] = []
+        while time.monotonic() < deadline:
+            counts = zip(waiting.streams, heard, strict=True)
+            news = [stream.found[-1][0] for stream, had in counts if len(stream.found) > had]
+            if len(news) == len(waiting.streams):
+                break
+            await asyncio.sleep(_LOOK_EVERY_S)
+        took.append((max(news, default=over[0].ended_ns) - over[0].ended_ns) / 1e6)
+    return took
