@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
+import sys
 
 import structlog
 import uvloop
 
 from gateway.app import create_app, serving
 from gateway.settings import Settings, load
-from gateway.spool import SpoolUnwritable
+from gateway.spool import Spool, SpoolUnwritable
 from gateway.vault import BadVaultKeys
+from gateway.workers import Workers, reserved
 from runner.plumbing.logging import configure_logging
+from runner.plumbing.process import raise_descriptor_limit
 from runner.plumbing.settings import BadSettings, refuse
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until a signal says to end.
+async def serve(settings: Settings, *, port: int, shared: bool = False) -> None:
+    """Serve on *port* until a signal says to end; a *shared* one together with others.
 
     Raises:
         OSError: The address can't be listened on.
@@ -30,11 +33,24 @@ async def serve(settings: Settings) -> None:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    app = create_app(settings)
-    async with serving(app, host=settings.gateway_host, port=settings.gateway_port) as port:
-        log.info("gateway_listening", host=settings.gateway_host, port=port)
+    app, host = create_app(settings), settings.gateway_host
+    async with serving(app, host=host, port=port, shared=shared) as listening:
+        log.info("gateway_listening", host=host, port=listening)
         await ending.wait()
         log.info("gateway_ending")
+
+
+def serve_together(settings: Settings) -> int:
+    """Serve in `GATEWAY_WORKERS` processes; return the exit status. See `serve` for the errors."""
+    create_app(settings)  # what is wrong is told once, not by each
+    Spool.create(settings.spool_dir).close()
+    with reserved(settings.gateway_host, settings.gateway_port) as port:
+
+        def work(number: int) -> None:
+            structlog.contextvars.bind_contextvars(worker=number)
+            uvloop.run(serve(settings, port=port, shared=True))
+
+        return Workers(settings.gateway_workers, work).run()
 
 
 def main() -> None:
@@ -44,8 +60,11 @@ def main() -> None:
     except BadSettings as exc:
         refuse("gateway", exc)
     configure_logging(service="gateway", level=settings.log_level, log_format=settings.log_format)
+    raise_descriptor_limit()
     try:
-        uvloop.run(serve(settings))
+        if settings.gateway_workers > 1:
+            sys.exit(serve_together(settings))
+        uvloop.run(serve(settings, port=settings.gateway_port))
     except BadVaultKeys as exc:
         refuse("gateway", exc)
     except SpoolUnwritable as exc:

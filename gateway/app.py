@@ -84,7 +84,7 @@ async def production(app: web.Application) -> AsyncIterator[None]:
         history = app[keys.HISTORY] = History(
             records,
             runner,
-            directory=settings.data_dir / "spool",
+            directory=settings.spool_dir,
             store_prompts=settings.gateway_store_prompts,
             reconcile_s=settings.gateway_reconcile_s,
         )
@@ -127,8 +127,10 @@ def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Applic
 
 
 @asynccontextmanager
-async def serving(app: web.Application, *, host: str, port: int) -> AsyncIterator[int]:
-    """Serve *app* while the block runs; yields the port.
+async def serving(
+    app: web.Application, *, host: str, port: int, shared: bool = False
+) -> AsyncIterator[int]:
+    """Serve *app* while the block runs; yields the port. A *shared* one others may listen on too.
 
     Leaving the block takes no new connections, and ends those that are left after 3 seconds.
 
@@ -157,6 +159,7 @@ async def serving(app: web.Application, *, host: str, port: int) -> AsyncIterato
             port,
             backlog=_BACKLOG,
             reuse_address=True,
+            reuse_port=shared,
         )
         try:
             yield int(server.sockets[0].getsockname()[1])

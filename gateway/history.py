@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import structlog
 
 from gateway.auth.tokens import ANONYMOUS
-from gateway.spool import Intents, Spool
+from gateway.spool import Duty, Intents, Spool
 from runner.contract.events import Usage
 from runner.contract.problems import PocketBaseUnavailable, ServiceError
 
@@ -86,6 +86,7 @@ class History:
         self._spools: list[Spool] = []
         self._own: Spool | None = None
         self._intents = Intents(directory)
+        self._duty = Duty(directory)  # to look after what no gateway looks after
         self._asking: dict[str, dict[str, Any]] = {}
         self._open: set[str] = set()
         self._recorded: dict[str, None] = {}  # the latest, so that readers cause no work again
@@ -112,6 +113,7 @@ class History:
             for spool in self._spools:
                 spool.close()
             self._spools, self._own = [], None
+            self._duty.leave()
 
     def asking(self, run_id: str, *, subject: str, prompt: str, model: str | None) -> None:
         """Keep that the runner is about to be asked for a run."""
@@ -230,12 +232,14 @@ class History:
         """Find out the ends of runs: of those open here often, of all in PocketBase sometimes."""
         while True:
             self._something_ended.clear()
+            on_duty = self._duty.is_ours()
             with suppress(ServiceError):
-                if time.monotonic() >= self._look_at_records:
+                if on_duty and time.monotonic() >= self._look_at_records:
                     self._open.update(await self._records.unfinished())
                     self._look_at_records = time.monotonic() + self._reconcile_s
             with suppress(ServiceError):
-                await self._ask_for_intents()
+                if on_duty:
+                    await self._ask_for_intents()
                 await self._ask_runner()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_LOOK_EVERY_S, self._reconcile_s)):

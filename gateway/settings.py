@@ -32,6 +32,9 @@ class Settings(ServiceSettings):
     )
     gateway_host: str = Field(default="127.0.0.1", description="Address of the public origin.")
     gateway_port: int = Field(default=8080, ge=0, le=65535, description="Its port.")
+    gateway_workers: PositiveInt = Field(
+        default=1, le=64, description="Processes that serve that port together."
+    )
     pocketbase_url: str = Field(
         default="http://127.0.0.1:8090", description="Where the gateway finds PocketBase."
     )
@@ -89,6 +92,11 @@ class Settings(ServiceSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where records wait."""
+        return self.data_dir / "spool"
 
     @field_validator("key_encryption_keys", mode="before")
     @classmethod

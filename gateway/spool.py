@@ -119,6 +119,33 @@ class Spool:
             return file.readline()
 
 
+class Duty:
+    """What one process does for all that share a directory: the first of them, then another."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fd: int | None = None
+
+    def is_ours(self) -> bool:
+        """Return whether it falls to us; once it does, it stays so until `leave`."""
+        if self._fd is None:
+            with suppress(OSError):
+                fd = os.open(self._directory, os.O_RDONLY)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    os.close(fd)
+                else:
+                    self._fd = fd
+        return self._fd is not None
+
+    def leave(self) -> None:
+        """Let another one have it."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
 class Intents:
     """What is being asked of the runner right now: a file each, until its answer is known.
 

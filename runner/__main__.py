@@ -10,6 +10,7 @@ from runner import settings as runner_settings
 from runner.app import create_app
 from runner.contract.problems import SandboxUnavailable
 from runner.plumbing.logging import configure_logging
+from runner.plumbing.process import raise_descriptor_limit
 from runner.plumbing.settings import BadSettings, refuse
 from runner.serving import serve
 
@@ -23,6 +24,7 @@ def main() -> None:
     except BadSettings as exc:
         refuse(_SERVICE, exc)
     configure_logging(service=_SERVICE, level=settings.log_level, log_format=settings.log_format)
+    raise_descriptor_limit()
     try:
         uvloop.run(serve(create_app(settings), settings))
     except SandboxUnavailable as exc:

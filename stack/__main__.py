@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import gateway.settings
 import runner.settings
+from runner.plumbing.process import end_with_parent
 from runner.plumbing.settings import BadSettings, refuse
 from runner.plumbing.signals import StopSignals
 from stack import first_run, orphans, parts, programs, secrets, settings
@@ -33,7 +34,7 @@ _ORPHANS_END_WITHIN_S = 5.0
 def main() -> int:
     """Run the stack until a signal; return the exit status."""
     if _arguments().end_with_parent:
-        orphans.end_with_parent()
+        end_with_parent()
     try:
         if secrets.take_from_environment(os.environ):
             _execute_anew()

@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PARENT_FIELD = 1  # of /proc/<pid>/stat, counted after the command's closing parenthesis
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -22,11 +21,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def adopt_orphans() -> None:
     """Become the parent of every process below this one that loses its own."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent of this process ends; survives `exec`."""
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def reap(ours: frozenset[int]) -> None:

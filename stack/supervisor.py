@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.plumbing.cleanup import finish
+from runner.plumbing.process import end_with_parent
 from runner.sandbox.spawn import signal_group
 from stack import orphans
 
@@ -143,7 +144,7 @@ async def _spawned(part: Part) -> Process:
             stdout=_STDERR,  # stdout is for the block that people and programs read
             pass_fds=part.pass_fds,
             start_new_session=True,
-            preexec_fn=orphans.end_with_parent,
+            preexec_fn=end_with_parent,
         )
     except OSError as exc:
         raise PartFailed(f"the {part.name} can't be started: {exc.strerror}") from exc

@@ -3,72 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
-import sys
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from aiohttp import ClientSession
 
 from tests.support import fake_runner
 from tests.support.fake_runner import STARTED, text
 from tests.support.gateway import FERNET_KEY
-from tests.support.pocketbase import ROOT, SUPERUSER_EMAIL, SUPERUSER_PASSWORD, free_port
+from tests.support.gateway_process import environment, started, until_up
+from tests.support.pocketbase import SUPERUSER_PASSWORD, free_port
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.support.fake_runner import FakeRunner, Stage
     from tests.support.pocketbase import RunningPocketBase, User
 
 END_S = 10.0
-
-
-def environment(pocketbase: RunningPocketBase, runner_url: str, port: int) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "GATEWAY_PORT": str(port),
-        "DATA_DIR": str(pocketbase.data_dir.parent / "gateway" / str(port)),
-        "POCKETBASE_URL": pocketbase.url,
-        "RUNNER_URL": runner_url,
-        "RUNNER_TOKEN": fake_runner.TOKEN,
-        "PB_SUPERUSER_EMAIL": SUPERUSER_EMAIL,
-        "PB_SUPERUSER_PASSWORD": SUPERUSER_PASSWORD,
-        "KEY_ENCRYPTION_KEYS": FERNET_KEY,
-        "KEY_SEALING_KEY_FILE": str(pocketbase.sealing_key_file),
-        "LOG_LEVEL": "debug",
-        "LOG_FORMAT": "json",
-    }
-
-
-@asynccontextmanager
-async def started(env: dict[str, str], log: Path) -> AsyncIterator[Process]:
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway", cwd=ROOT, env=env, stdout=out, stderr=out
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def until_up(url: str, process: Process) -> None:
-    async with ClientSession() as http, asyncio.timeout(30):
-        while process.returncode is None:
-            try:
-                async with http.get(f"{url}/test") as response:
-                    assert response.status == 200
-                    return
-            except OSError:
-                await asyncio.sleep(0.05)
-    raise AssertionError("the gateway ended while starting")
 
 
 async def endless(stage: Stage) -> None:
@@ -124,15 +78,17 @@ async def ends_with_one_line(env: dict[str, str], log: Path) -> str:
     return line
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_what_is_wrong_at_the_start_is_one_line(
-    pocketbase: RunningPocketBase, tmp_path: Path
+    pocketbase: RunningPocketBase, tmp_path: Path, workers: str
 ) -> None:
     """A taken port, a missing or unusable setting, a typo: one line that says what to mend."""
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as another gateway's workers
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        env = environment(pocketbase, "http://127.0.0.1:1", port)
+        env = environment(pocketbase, "http://127.0.0.1:1", port) | {"GATEWAY_WORKERS": workers}
 
         assert await ends_with_one_line(env, tmp_path / "1") == (
             f"gateway: 127.0.0.1:{port} is taken; end what listens there or set GATEWAY_PORT"

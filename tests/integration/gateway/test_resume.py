@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from tests.integration.gateway.test_process import environment, started, until_up
 from tests.support.fake_runner import FINISHED, STARTED, text
 from tests.support.gateway import gateway_settings, run_gateway
+from tests.support.gateway_process import environment, started, until_up
 from tests.support.pocketbase import free_port
 from tests.support.processes import eventually
 
