@@ -43,6 +43,7 @@ _TRIAL_TIMEOUT_S = 30.0
 _TRIAL = Limits(memory_bytes=64 << 20, processes=16, cpus=1.0, disk_bytes=1 << 20, open_files=64)
 _WORDS_BYTES = 4096
 _MIN_DATA_BYTES = 4 << 30  # OpenCode does not start with much less
+_SYSCTL = Path("/proc/sys")  # read-only in containers
 _WRITABLE = ("home", "workspace", "tmp", "shm")
 # Since then, RLIMIT_NPROC counts within a user namespace, not the user's other processes.
 _COUNTS_BY_NAMESPACE = (5, 14)
@@ -178,6 +179,8 @@ class BubblewrapBackend:
             shm=spec.directory / "shm" if on_disk else None,
             tmp_bytes=min(spec.limits.disk_bytes, spec.limits.memory_bytes // 4),
             inside_paths=_INSIDE,
+            # As root there would be no namespace that a limit could belong to.
+            limits_namespaces=tenant is not None or not _is_read_only(_SYSCTL),
         )
         return bwrap.find(), plan
 
@@ -196,6 +199,8 @@ class BubblewrapBackend:
             "port": _DOOR_PORT,
             "rlimits": self._rlimits(spec.limits),
         }
+        if not plan.limits_namespaces:
+            steps["namespaces"] = bwrap.USER_NAMESPACES
         command = [plan.inside(plan.command), *spec.command[1:]]
         if tenant is not None:
             stage = bwrap.Stage(program, plan)
@@ -247,6 +252,10 @@ class BubblewrapBackend:
 def _deleted_bytes(pid: int, directory: Path) -> int:
     pids = [member.pid for member in processes.descendants(pid)]
     return processes.deleted_bytes(pids, directory.stat().st_dev)
+
+
+def _is_read_only(path: Path) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _can_limit_processes() -> bool:

@@ -33,6 +33,9 @@ ETC = {
 STAGE_AT = "/tmp"  # noqa: S108 - of a private mount namespace: every system has it
 """Where a root runner shows a sandbox's sources to the sandbox's user."""
 
+USER_NAMESPACES = 2
+"""How many bwrap makes: one to mount devices in, and the sandbox's own."""
+
 _USER = "1000"
 _PROGRAMS = Path("/opt/bin")
 _SHM_BYTES = 16 << 20
@@ -54,6 +57,8 @@ class Plan:
         home, workspace: Directories it may write.
         tmp, shm: The same; None: in memory, at most *tmp_bytes*.
         inside_paths: Where it sees the directories.
+        limits_namespaces: Whether bwrap itself forbids further user namespaces; it needs
+            a /proc/sys that it can write for that. Else `launch` does.
     """
 
     command: Path
@@ -64,6 +69,7 @@ class Plan:
     shm: Path | None = None
     tmp_bytes: int
     inside_paths: Inside
+    limits_namespaces: bool = True
 
     def inside(self, program: Path) -> str:
         """Return where *program* is seen inside."""
@@ -91,7 +97,8 @@ def options(
     """
     return [
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"),
-        *("--unshare-cgroup", "--disable-userns", "--uid", _USER, "--gid", _USER),
+        *("--unshare-cgroup", "--uid", _USER, "--gid", _USER),
+        *(["--disable-userns"] if plan.limits_namespaces else []),
         *("--hostname", "sandbox", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
         *_system(root),
         *_etc(etc, root),

@@ -55,16 +55,19 @@ def explain(
 
 
 def _advice(words: str, *, root: bool, container: bool) -> str:
-    if "mount proc" in words:
-        return "the container hides parts of /proc: security_opt systempaths=unconfined"
+    if "mount proc" in words or words.startswith("/proc:"):
+        return (
+            "the container hides parts of /proc: mount a volume of the type proc where only root"
+            " can enter (compose.yaml has one), or security_opt systempaths=unconfined"
+        )
     if "ermi" not in words:  # "Permission denied", "Operation not permitted", "No permissions"
         return ""
     if root and ("namespace" in words or "mount" in words or "uid map" in words):
         return "this root lacks CAP_SYS_ADMIN: start the runner as an ordinary user"
     if container:
         return (
-            "the container forbids namespaces: a seccomp profile that allows them,"
-            " systempaths=unconfined and, with AppArmor, apparmor=unconfined"
+            "the container forbids namespaces: security_opt seccomp=deploy/seccomp.json and,"
+            " with AppArmor, apparmor=unconfined or a profile of its own (docs/operations.md)"
         )
     return "the kernel or a security module forbids unprivileged user namespaces"
 

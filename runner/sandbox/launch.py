@@ -5,6 +5,8 @@ JSON object, so that nothing of it shows in a process list; every step is left o
 
     cgroups    directories to enter, before anything is started that could escape them
     port       make a network namespace, listen in it on 127.0.0.1:port
+    namespaces how many user namespaces the program may make; only where a namespace was made
+               that the limit can belong to, so not as root
     control    unix socket that the listening socket goes out by; on failure, the reason
     stage      [source, name] pairs: bind mounts below a fresh `stage_at`, which an unprivileged
                user can reach though the sources may be out of its reach
@@ -17,6 +19,7 @@ JSON object, so that nothing of it shows in a process list; every step is left o
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -27,10 +30,14 @@ import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_NEWNS, _NEWUSER, _NEWNET = 0x00020000, 0x10000000, 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NEWNS, _NEWUSER, _NEWPID, _NEWNET = 0x00020000, 0x10000000, 0x20000000, 0x40000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
 _PR_SET_PDEATHSIG = 1
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _BACKLOG = 64
@@ -107,6 +114,33 @@ def _unshare_network(spec: dict[str, Any]) -> None:
         ("gid_map", f"{gid} {gid} 1"),
     ):
         Path("/proc/self", name).write_text(value, encoding="ascii")
+    if "namespaces" in spec:
+        _as_child(lambda: _limit_user_namespaces(spec["namespaces"]))
+
+
+def _limit_user_namespaces(most: int) -> None:
+    """Write the limit of this user namespace, in a /proc of our own: ours may be read-only."""
+    _check(_libc.unshare(_NEWNS | _NEWPID), "unshare")
+    _as_child(lambda: _write_limit(most))  # the first process of the new namespace
+
+
+def _write_limit(most: int) -> None:
+    _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    Path("/proc/sys/user/max_user_namespaces").write_text(str(most), encoding="ascii")
+
+
+def _as_child(work: Callable[[], None]) -> None:
+    """Let a process of its own do *work*, and fail as it failed."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        except OSError as exc:
+            os._exit(exc.errno or errno.EIO)
+        os._exit(0)
+    if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        error = status if status > 0 else errno.EIO
+        raise OSError(error, os.strerror(error), "/proc")
 
 
 def _listen(port: int) -> socket.socket:

@@ -188,6 +188,7 @@ def test_advice_names_the_setting_to_change(
     ("problem", "root", "container", "advice"),
     [
         ("bwrap: Can't mount proc on /newroot/proc", False, True, "systempaths=unconfined"),
+        ("/proc: Operation not permitted", False, True, "a volume of the type proc"),
         ("bwrap: No permissions to create new namespace", False, True, "seccomp"),
         ("network namespace: Operation not permitted", True, False, "as an ordinary user"),
         ("", False, False, "without a word"),
