@@ -55,7 +55,8 @@ def test_every_setting_reaches_its_service(
 
     given = set(base["services"][service]["environment"])
 
-    assert given == (known - secrets - OF_THE_IMAGE[service] - OF_THE_DOCKER_BACKEND) | files
+    expected = (known - secrets - OF_THE_IMAGE[service] - OF_THE_DOCKER_BACKEND) | files
+    assert given == expected, f"list it in compose.yaml, below the {service}'s environment"
 
 
 @pytest.mark.parametrize("service", SERVICES)
