@@ -17,6 +17,7 @@ from gateway.following import EventSource, follow
 from gateway.history import ENDED
 from gateway.models import RunInfo, RunPage, UsageReport, info_of_record, info_of_state
 from runner.contract.problems import (
+    EventUnknown,
     NotFound,
     RunnerRestarting,
     RunnerUnavailable,
@@ -239,11 +240,18 @@ class RunService:
             )
 
     async def has_more(self, caller: Caller, run_id: str, *, after: int | None) -> bool:
-        """Return whether events follow number *after*; `NotFound` where nothing can be read."""
+        """Return whether events follow number *after*.
+
+        Raises:
+            NotFound: Nothing can be read.
+            EventUnknown: The run has not come as far as *after*.
+        """
         state = await self._runner.state(
             run_id, subject=caller.subject, request_id=caller.request_id
         )
         last = -1 if state.last_seq is None else state.last_seq
+        if after is not None and after > last:
+            raise EventUnknown(after=after, known=last + 1)
         return state.status not in ENDED or after is None or after < last
 
     async def look(self, caller: Caller, run_id: str) -> RunInfo:

@@ -71,6 +71,7 @@ _PROMPT_ERRORS = (
     problems.SandboxUnavailable,
 )
 _QUERY_ERRORS = (problems.BadRequest, problems.UnknownField, problems.InvalidField)
+_READING_ERRORS = (problems.NotAcceptable, problems.EventUnknown, problems.RunnerUnavailable)
 _NOTHING_LEFT = {HTTPStatus.NO_CONTENT: "You have all there is: nothing follows `Last-Event-ID`."}
 _OK, _ACCEPTED, _NO_CONTENT = HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT
 _STREAM_HEADERS = ("Idempotency-Key", "Last-Event-ID")
@@ -90,7 +91,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         query=models.StreamRequest,
         headers=_STREAM_HEADERS,
         more=_NOTHING_LEFT,
-        errors=(*_PROMPT_ERRORS, problems.NotAcceptable, problems.RunnerUnavailable),
+        errors=(*_PROMPT_ERRORS, *_READING_ERRORS),
     ),
     ("POST", "/opencode/stream"): Operation(
         summary="Run a prompt and stream what happens",
@@ -102,8 +103,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         errors=(
             *_BODY_ERRORS,
             *_PROMPT_ERRORS,
-            problems.NotAcceptable,
-            problems.RunnerUnavailable,
+            *_READING_ERRORS,
         ),
     ),
     ("POST", "/opencode/runs"): Operation(
@@ -140,8 +140,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         errors=(
             *_QUERY_ERRORS,
             problems.NotFound,
-            problems.NotAcceptable,
-            problems.RunnerUnavailable,
+            *_READING_ERRORS,
         ),
     ),
     ("POST", "/opencode/runs/{id}/permissions/{pid}"): Operation(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.auth.tokens import one_line
 from gateway.streaming.negotiate import negotiate
+from runner.contract.events import StreamGap
 from runner.contract.headers import NDJSON
 from runner.contract.messages import sentence
 
@@ -51,6 +52,8 @@ class TextEncoder:
         match line.type:
             case "text.delta":
                 text = str(line.fields.get("text", ""))
+            case "stream.gap":
+                text = f"\n[… {self._missing(line)}]\n"
             case "run.finished":
                 text = f"\n[✔ User {self._user_name} - Fertig!]\n"
             case "run.failed":
@@ -65,6 +68,10 @@ class TextEncoder:
     def heartbeat(self) -> bytes:
         """See `Encoder.heartbeat`."""
         return b""
+
+    def _missing(self, line: EventLine) -> str:
+        gap = StreamGap.model_validate(line.fields)
+        return sentence("events-missing", self._language, count=gap.to - gap.from_ + 1)
 
 
 class SseEncoder:

@@ -42,6 +42,12 @@ _SENTENCES: dict[str, _Sentence] = {
         "Unknown field: {fields}. Allowed are: {allowed}",
     ),
     "invalid-field": _Sentence("Ungültiges Feld: {fields}", "Invalid field: {fields}"),
+    "event-unknown": _Sentence(
+        "Der Lauf hat erst {known} Ereignisse, keines mit der Nummer {after}; bitte von vorn "
+        "lesen, ohne Last-Event-ID und after",
+        "The run has {known} events so far, none with the number {after}; please read from the "
+        "start, without Last-Event-ID and after",
+    ),
     "model-not-allowed": _Sentence(
         "Das Modell „{model}“ ist nicht erlaubt. Erlaubt sind: {allowed}",
         'The model "{model}" is not allowed. Allowed are: {allowed}',
@@ -179,6 +185,10 @@ _SENTENCES: dict[str, _Sentence] = {
     "disk-full": _Sentence(
         "Der Lauf hat mehr Platz belegt als erlaubt ({limit_mb} MB)",
         "The run took more disk space than allowed ({limit_mb} MB)",
+    ),
+    "events-missing": _Sentence(
+        "Hier fehlen {count} Ereignisse; sie ließen sich nicht aufbewahren",
+        "{count} events are missing here; they could not be kept",
     ),
     "run-cancelled": _Sentence("Der Lauf wurde abgebrochen", "The run was cancelled"),
     "runner-restarted": _Sentence(

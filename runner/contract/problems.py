@@ -157,6 +157,12 @@ class InvalidField(ServiceError):
     status, code = 422, "invalid-field"
 
 
+class EventUnknown(ServiceError):
+    """The reader says that it has events which the run has not had."""
+
+    status, code = 422, "event-unknown"
+
+
 class ModelNotAllowed(ServiceError):
     """The model is not on the allow-list."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from bisect import bisect_right
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -68,6 +69,7 @@ class Stage:
         self.id = str(body["run_id"])
         self.body = body
         self.lines: list[bytes] = []
+        self.seqs: list[int] = []
         self.last: dict[str, Any] = {}
         self.answers: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._runner = runner
@@ -102,7 +104,8 @@ class Stage:
                 break
             if event["type"] == "permission.requested":
                 self._questions[event["id"]] = True
-            body = json.dumps({"seq": len(self.lines), **event}, ensure_ascii=False)
+            self.seqs.append(event.get("to", self.seqs[-1] + 1 if self.seqs else 0))
+            body = json.dumps({"seq": self.seqs[-1], **event}, ensure_ascii=False)
             self.lines.append(body.encode() + b"\n")
             self.last = event
         self._wake()
@@ -154,7 +157,7 @@ class Stage:
             ended_at=ended.isoformat() if ended else None,
             queued_s=0.25,
             duration_s=self.last.get("duration_s", 1.5) if ended else None,
-            last_seq=len(self.lines) - 1 if self.lines else None,
+            last_seq=self.seqs[-1] if self.seqs else None,
             usage=Usage.model_validate(self.last.get("usage", {})) if ended else None,
             error_code=self.last.get("code"),
             cancelled_by=self.last.get("by") if ended else None,
@@ -166,7 +169,7 @@ class Stage:
         await response.prepare(request)
         reader = (request, response)
         self._readers.append(reader)
-        next_line = after + 1
+        next_line = bisect_right(self.seqs, after)
         try:
             while True:
                 changed = self._changed

@@ -132,6 +132,49 @@ async def test_who_comes_back_to_the_stream_goes_on_reading_its_run(
     assert len(runner.runs) == 1
 
 
+@pytest.mark.parametrize("accept", ["text/plain", "text/event-stream", "application/x-ndjson"])
+async def test_what_is_missing_is_told_in_every_format(
+    gateway: RunningGateway, runner: FakeRunner, alice: User, accept: str
+) -> None:
+    """From the start, and to a reader that comes back with a number inside the gap."""
+    gap = {"type": "stream.gap", "from": 2, "to": 40}
+    runner.script = playing(STARTED, text("a"), gap, FINISHED)
+    run_id = await started(gateway, alice)
+    inside = f"{RUNS}/{run_id}/events?after=20"
+    english = {"Accept-Language": "en"}
+    headers = {"Accept": accept, **english}
+
+    whole = await events(gateway, alice, run_id, accept=accept, **english)
+    async with gateway.request("GET", inside, user=alice, headers=headers) as response:
+        rest = await response.text()
+
+    told = {
+        "text/plain": "39 events are missing here",
+        "text/event-stream": "id: 40\nevent: stream.gap\ndata: ",
+        "application/x-ndjson": '{"seq": 40, "type": "stream.gap", "from": 2, "to": 40}\n',
+    }[accept]
+    assert told in rest
+    assert whole.decode().endswith(rest.removeprefix("retry: 2000\n\n"))
+
+
+async def test_events_that_never_were_are_refused(
+    gateway: RunningGateway, runner: FakeRunner, alice: User
+) -> None:
+    """Whether the run goes on or has ended: silence would look like a run that says nothing."""
+    ended = await started(gateway, alice, "endet")
+    await events(gateway, alice, ended)
+    runner.script = endless
+    live = await started(gateway, alice, "lebt")
+
+    for run_id in (ended, live):
+        async with gateway.request(
+            "GET", f"{RUNS}/{run_id}/events", user=alice, params={"after": "3"}
+        ) as response:
+            problem = await problem_of(response)
+        assert (response.status, problem["code"]) == (422, "event-unknown")
+        assert "von vorn" in problem["error"]
+
+
 @pytest.mark.parametrize("given", ["x", "-1", "1.5", "²", "9" * 30])
 async def test_a_last_event_that_can_not_be_is_refused(
     gateway: RunningGateway, alice: User, given: str

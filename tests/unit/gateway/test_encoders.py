@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from gateway.streaming.encoders import NdjsonEncoder, SseEncoder, TextEncoder
 from gateway.streaming.lines import NoEvent, line_of, read_line
-from runner.contract.events import RunCancelled, RunFailed, RunFinished, TextDelta, ToolStarted
+from runner.contract.events import (
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    StreamGap,
+    TextDelta,
+    ToolStarted,
+)
 
 
 def text_encoder() -> TextEncoder:
@@ -43,6 +50,8 @@ def test_text_has_room_for_words_and_the_end_only() -> None:
         "\n[✔ User Ä - Fertig!]\n"
     )
     assert encode(line_of(RunFailed(code="x", message="a\r\nb"))) == b"\n[ERROR] a  b\n"
+    gap = encode(line_of(StreamGap(seq=9, from_=3, to=9)))
+    assert gap.decode() == "\n[… 7 events are missing here; they could not be kept]\n"
     assert encode(line_of(RunCancelled(by="user"))) == b"\n[ERROR] The run was cancelled\n"
 
 
