@@ -10,6 +10,7 @@ PYTEST_ARGS ?=
 # Tests mostly wait for the parts they start. A file stays in one process: its tests share parts.
 AT_ONCE ?= --numprocesses 2 --dist loadfile
 BENCH_ARGS ?=
+ENDURANCE_ARGS ?=
 BACKUP_ARGS ?=
 
 # The first of the usual names that is new enough, rather one that can make virtual environments.
@@ -26,7 +27,7 @@ WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run backup secrets test test-attacks soak neighbours bench check lint types fmt lock docs clean
+.PHONY: help run backup secrets test test-attacks soak neighbours bench endurance check lint types fmt lock docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ neighbours:  ## What bombs next door, and isolation itself, cost a stream
 
 bench:  ## Measure speed, memory and fairness; writes docs/performance.md's figures
 	$(WITH_BENCH) env PYTHONPATH=.cache/bench .venv/bin/python -m bench $(BENCH_ARGS)
+
+endurance:  ## Ten minutes at the limit: does anything grow, is Retry-After kept?
+	$(WITH_TEST) .venv/bin/python -m bench.endurance $(ENDURANCE_ARGS)
 
 check: lint types test  ## Lint, types and tests: what has to be green
 

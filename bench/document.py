@@ -1,4 +1,4 @@
-"""The last figures, where people look for them: in docs/performance.md."""
+"""The last figures, where people look for them: between two marks in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ if TYPE_CHECKING:
 
     from bench.figures import Report
 
-BEGIN = "<!-- figures: written by `make bench` -->\n"
-END = "<!-- end of figures -->\n"
-
 
 def write_figures(report: Report, path: Path) -> None:
-    """Replace what stands between the marks in *path* by *report*."""
+    """Let *path* show *report* as what `make bench` measured."""
+    text = f"{_circumstances(report)}\n\n{report.tables()}\n"
+    write_block(path, "figures", "make bench", text)
+
+
+def write_block(path: Path, name: str, command: str, block: str) -> None:
+    """Replace what *command* wrote into *path* under *name*."""
     text = path.read_text(encoding="utf-8")
-    path.write_text(with_figures(text, report), encoding="utf-8")
-
-
-def with_figures(text: str, report: Report) -> str:
-    """Return *text* with *report* between the marks."""
-    before, begun, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
+    begin = f"<!-- {name}: written by `{command}` -->\n"
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end := f"<!-- end of {name} -->\n")
     if not begun or not ended:
-        raise ValueError("the document has no place for the figures")
-    return f"{before}{BEGIN}\n{_circumstances(report)}\n\n{report.tables()}\n\n{END}{after}"
+        raise ValueError(f"{path.name} has no place for the {name}")
+    path.write_text(f"{before}{begin}\n{block}\n{end}{after}", encoding="utf-8")
 
 
 def _circumstances(report: Report) -> str:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.document import BEGIN, END, with_figures, write_figures
+from bench.document import write_figures
 from bench.figures import Report, amount, jain, percentile
 from bench.plot import plot
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+BEGIN = "<!-- figures: written by `make bench` -->\n"
+END = "<!-- end of figures -->\n"
 MACHINE = {
     "cpus": 2,
     "memory_gib": 8.0,
@@ -88,10 +90,15 @@ def test_the_document_gets_the_last_figures_and_keeps_the_rest(
     assert report.tables() in once
 
 
-def test_a_document_without_a_place_is_left_alone(report: Report) -> None:
+def test_a_document_without_a_place_is_left_alone(report: Report, tmp_path: Path) -> None:
     """Rather an error than figures that nobody finds."""
+    path = tmp_path / "performance.md"
+    path.write_text("# Before\n", encoding="utf-8")
+
     with pytest.raises(ValueError, match="no place"):
-        with_figures("# Before\n", report)
+        write_figures(report, path)
+
+    assert path.read_text(encoding="utf-8") == "# Before\n"
 
 
 def test_the_figures_are_json(report: Report) -> None:
