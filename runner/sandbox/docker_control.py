@@ -19,7 +19,7 @@ import structlog
 
 from runner.contract.problems import OpenCodeUnavailable, SandboxUnavailable
 from runner.plumbing.cleanup import finish
-from runner.sandbox.launcher import readable
+from runner.plumbing.descriptors import readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

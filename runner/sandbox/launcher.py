@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.contract.problems import SandboxUnavailable
 from runner.plumbing.cleanup import finish
+from runner.plumbing.descriptors import readable
 from runner.sandbox.spawn import spawn
 
 if TYPE_CHECKING:
@@ -123,17 +124,6 @@ async def _settled(control: socket.socket) -> socket.socket | None:
         if isinstance(exc, TimeoutError):
             raise SandboxUnavailable(reason="the sandbox did not start in time") from exc
         raise
-
-
-async def readable(fd: int) -> None:
-    """Wait until *fd* has something to read, or has ended."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)
 
 
 @asynccontextmanager

@@ -7,6 +7,8 @@ import json
 import socket
 from typing import TYPE_CHECKING, Any
 
+from runner.plumbing.descriptors import readable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -23,8 +25,6 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._readable = asyncio.Event()
-        asyncio.get_running_loop().add_reader(connection.fileno(), self._readable.set)
 
     def send(self, message: dict[str, Any], *, fd: int | None = None) -> None:
         """Send *message*, and a copy of *fd*.
@@ -45,16 +45,14 @@ class Channel:
             ChannelClosed: There is none any more.
         """
         while True:
-            await self._readable.wait()
-            self._readable.clear()
             try:
                 data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
             except BlockingIOError:
-                continue
+                await readable(self._socket.fileno())
             except OSError as exc:
                 raise ChannelClosed from exc
-            self._readable.set()  # there may be more
-            return _decoded(data), (fds[0] if fds else None)
+            else:
+                return _decoded(data), (fds[0] if fds else None)
 
     def peer_uid(self) -> int:
         """Return the user of the process at the other end, as the kernel knows it."""
@@ -64,7 +62,6 @@ class Channel:
 
     def close(self) -> None:
         """End the connection."""
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 
 

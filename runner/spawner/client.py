@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from runner.contract.problems import SandboxUnavailable
 from runner.plumbing.cleanup import finish
 from runner.spawner.channel import Channel, ChannelClosed, connect
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.sandbox.base import Limits
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 15.0
@@ -109,10 +113,15 @@ class _Lease:
         try:
             self._channel.send({"do": "stop", "run": run})
             async with asyncio.timeout(_STOP_TIMEOUT_S):
-                while (await self._answers.get())[0].get("is") not in {"stopped", None}:
-                    pass
+                answer: dict[str, Any] = {"do": "start"}
+                while answer.get("do") == "start":  # that one may not have been waited for
+                    answer, fd = await self._answers.get()
+                    _close(fd)
+                if "reason" in answer:
+                    log.warning("container_may_be_left", reason=answer["reason"])
         except (ChannelClosed, TimeoutError):
-            pass  # closing the connection says the same
+            # Closing the connection says the same; and a dead spawner's next one clears up.
+            log.warning("container_may_be_left", reason="the spawner does not answer")
         finally:
             self._reading.cancel()
             await asyncio.wait({self._reading})
@@ -136,6 +145,9 @@ class _Lease:
 
     def _drop_answers(self) -> None:
         while not self._answers.empty():
-            _, fd = self._answers.get_nowait()
-            if fd is not None:
-                os.close(fd)
+            _close(self._answers.get_nowait()[1])
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -21,20 +22,14 @@ if TYPE_CHECKING:
     from runner.spawner.settings import Settings
 
 _TIMEOUT_S = 60
+_REMOVAL_PATIENCE_S = 10.0
+_REMOVAL_POLL_S = 0.05
 _ATTACHED = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 _RUNNING = frozenset({"running", "restarting", "paused"})
 
 
 class EngineFailed(Exception):
     """The engine did not do it; the text says why and, where known, what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a container ended."""
-
-    exit_code: int
-    oom_killed: bool
 
 
 class Engine:
@@ -108,12 +103,19 @@ class Engine:
         Raises:
             EngineFailed: The engine refused.
         """
-        try:
-            self._api.remove_container(self._name(run), force=True, v=True)
-        except NotFound:
-            return
-        except (APIError, RequestException) as exc:
-            raise EngineFailed(f"the Docker engine refused: {_words(exc)}") from exc
+        deadline = time.monotonic() + _REMOVAL_PATIENCE_S
+        while True:
+            try:
+                self._api.remove_container(self._name(run), force=True, v=True)
+            except NotFound:
+                return
+            except (APIError, RequestException) as exc:
+                # Somebody else may be removing it: then it is not gone yet.
+                if not _is_under_way(exc) or time.monotonic() > deadline:
+                    raise EngineFailed(f"the Docker engine refused: {_words(exc)}") from exc
+                time.sleep(_REMOVAL_POLL_S)
+            else:
+                return
 
     def runs(self, *, dead: bool = False) -> list[str]:
         """Return the runs that have a container; only *dead* ones if asked so.
@@ -131,18 +133,6 @@ class Engine:
             for one in found
             if not (dead and one["State"] in _RUNNING)
         ]
-
-    def ended(self, run: str) -> Ended:
-        """Return how the container of *run* ended.
-
-        Raises:
-            EngineFailed: There is none.
-        """
-        try:
-            state = self._api.inspect_container(self._name(run))["State"]
-        except (APIError, RequestException) as exc:
-            raise EngineFailed(_words(exc)) from exc
-        return Ended(exit_code=int(state["ExitCode"]), oom_killed=bool(state["OOMKilled"]))
 
     def events(self, tell: Callable[[str, str], None], holds: Callable[[Any], None]) -> None:
         """Call *tell* with event (`oom`, `die`) and run until the stream ends.
@@ -165,6 +155,10 @@ class Engine:
     def _name(self, run: str) -> str:
         digest = hashlib.sha256(f"{self._scope}/{run}".encode()).hexdigest()
         return f"opencode-run-{digest[:16]}"
+
+
+def _is_under_way(exc: Exception) -> bool:
+    return isinstance(exc, APIError) and exc.status_code == HTTPStatus.CONFLICT
 
 
 def _words(exc: Exception) -> str:

@@ -116,7 +116,7 @@ class _Spawner:
             await self._do(channel, request)
         except (EngineFailed, BadRunDirectory) as exc:
             log.warning("request_failed", do=request.do, reason=str(exc))
-            channel.send({"is": "refused", "reason": str(exc)})
+            channel.send({"is": "refused", "do": request.do, "reason": str(exc)})
 
     async def _do(self, channel: Channel, request: Request) -> None:
         if isinstance(request, Start):
@@ -124,9 +124,10 @@ class _Spawner:
         elif isinstance(request, Stop):
             self._leases.pop(request.run, None)
             await self._in_thread(self._engine.stop, request.run)
-            channel.send({"is": "stopped"})
+            channel.send({"is": "done", "do": request.do})
         else:
-            channel.send({"is": "runs", "runs": await self._in_thread(self._engine.runs)})
+            runs = await self._in_thread(self._engine.runs)
+            channel.send({"is": "done", "do": request.do, "runs": runs})
 
     async def _start(self, channel: Channel, request: Start) -> None:
         if request.run in self._leases:
@@ -140,7 +141,7 @@ class _Spawner:
             self._leases.pop(request.run, None)
             raise
         try:
-            channel.send({"is": "started"}, fd=fd)
+            channel.send({"is": "done", "do": request.do}, fd=fd)
         finally:
             os.close(fd)
 

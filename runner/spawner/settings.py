@@ -21,7 +21,7 @@ class Settings(ServiceSettings):
         "same path for runner, spawner and Docker engine.",
     )
     spawner_image: str = Field(
-        default="opencode-multiuser-sandbox", description="Image of every sandbox."
+        default="opencode-multiuser/sandbox:dev", description="Image of every sandbox."
     )
     spawner_runtime: str = Field(
         default="",

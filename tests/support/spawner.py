@@ -22,7 +22,7 @@ from tests.support.ordinary_user import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IMAGE = "opencode-multiuser-sandbox:test"
+IMAGE = os.environ.get("SPAWNER_IMAGE", "opencode-multiuser/sandbox:dev")
 """Built from the Dockerfile's target `sandbox`."""
 
 _START_TIMEOUT_S = 30
