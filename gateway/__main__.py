@@ -21,6 +21,9 @@ from runner.plumbing.settings import BadSettings, refuse
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+_METRICS_PORTS_APART = 10  # the next one is the runner's
+_LAST_PORT = 65535
+
 
 async def serve(settings: Settings, *, port: int, shared: bool = False) -> None:
     """Serve on *port* until a signal says to end; a *shared* one together with others.
@@ -48,9 +51,17 @@ def serve_together(settings: Settings) -> int:
 
         def work(number: int) -> None:
             structlog.contextvars.bind_contextvars(worker=number)
-            uvloop.run(serve(settings, port=port, shared=True))
+            uvloop.run(serve(_of_worker(settings, number), port=port, shared=True))
 
         return Workers(settings.gateway_workers, work).run()
+
+
+def _of_worker(settings: Settings, number: int) -> Settings:
+    """Return *settings* with a metrics port of the worker's own: each counts for itself."""
+    port = settings.gateway_metrics_port
+    if port:
+        port = min(port + _METRICS_PORTS_APART * number, _LAST_PORT)
+    return settings.model_copy(update={"gateway_metrics_port": port})
 
 
 def main() -> None:

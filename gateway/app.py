@@ -14,9 +14,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway import keys
 from gateway.auth.cache import CachingVerifier
 from gateway.auth.middleware import authenticate
+from gateway.handlers.counting import count_requests
 from gateway.handlers.proxy import pass_through
 from gateway.history import History
 from gateway.language import language_of
+from gateway.metrics import Metrics
 from gateway.pocketbase import PocketBase
 from gateway.protocol import protocol_factory
 from gateway.realtime import UserChanges
@@ -29,6 +31,7 @@ from gateway.user_keys import UserKeys
 from gateway.vault import Vault
 from runner.plumbing.context import request_context, send_request_id
 from runner.plumbing.errors import problem_errors
+from runner.plumbing.metrics import metrics_served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -52,7 +55,7 @@ _AROUND_THE_PROMPT_BYTES = 64 << 10
 @asynccontextmanager
 async def production(app: web.Application) -> AsyncIterator[None]:
     """Build the services in the order they depend on each other; close in reverse."""
-    settings = app[keys.SETTINGS]
+    settings, metrics = app[keys.SETTINGS], app[keys.METRICS]
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(
             ClientSession(
@@ -69,7 +72,9 @@ async def production(app: web.Application) -> AsyncIterator[None]:
             password=settings.pb_superuser_password,
         )
         pocketbase = PocketBase(http, base_url=settings.pocketbase_url, account=account)
-        verifier = CachingVerifier(pocketbase, ttl_s=settings.gateway_token_cache_s)
+        verifier = CachingVerifier(
+            pocketbase, ttl_s=settings.gateway_token_cache_s, on_check=metrics.token_checked
+        )
         changes = UserChanges(
             http, base_url=settings.pocketbase_url, account=account, cache=verifier
         )
@@ -96,6 +101,14 @@ async def production(app: web.Application) -> AsyncIterator[None]:
             debounce_s=settings.gateway_debounce_s,
             patience_s=settings.gateway_runner_patience_s,
         )
+        await stack.enter_async_context(
+            metrics_served(
+                metrics.registry,
+                host=settings.gateway_metrics_host,
+                port=settings.gateway_metrics_port,
+                setting="GATEWAY_METRICS_PORT",
+            )
+        )
         await stack.enter_async_context(changes.listening())
         await stack.enter_async_context(history.recording())
         yield
@@ -110,6 +123,7 @@ def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Applic
     Vault(settings.key_encryption_keys, sealing_key=settings.key_sealing_key)
     app = web.Application(
         middlewares=[
+            count_requests,
             request_context,
             problem_errors(language_of),
             pass_through,
@@ -119,6 +133,7 @@ def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Applic
         + _AROUND_THE_PROMPT_BYTES,
     )
     app[keys.SETTINGS] = settings
+    app[keys.METRICS] = Metrics()
     app.on_response_prepare.append(send_request_id)
     app.on_response_prepare.append(_hide_software)
     app.cleanup_ctx.append(wiring)

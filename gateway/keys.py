@@ -7,6 +7,7 @@ from aiohttp import ClientSession, web
 from gateway.auth.cache import CachingVerifier
 from gateway.auth.tokens import Identity
 from gateway.history import History
+from gateway.metrics import Metrics
 from gateway.pocketbase import PocketBase
 from gateway.realtime import UserChanges
 from gateway.runner_client import RunnerClient
@@ -21,6 +22,7 @@ USER_CHANGES = web.AppKey("user_changes", UserChanges)
 USER_KEYS = web.AppKey("user_keys", UserKeys)
 RUNNER = web.AppKey("runner", RunnerClient)
 RUNS = web.AppKey("runs", RunService)
+METRICS = web.AppKey("metrics", Metrics)
 HISTORY = web.AppKey("history", History)
 PASS_THROUGH = web.AppKey("pass_through", ClientSession)
 """The session whose connections carry what is passed on to PocketBase."""

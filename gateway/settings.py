@@ -87,8 +87,15 @@ class Settings(ServiceSettings):
     gateway_language: Literal["de", "en"] = Field(
         default="de", description="Messages without Accept-Language."
     )
+    gateway_metrics_host: str = Field(
+        default="127.0.0.1", description="Address of the gateway's Prometheus metrics."
+    )
     gateway_metrics_port: int = Field(
-        default=9101, ge=0, le=65535, description="Prometheus (not yet built)."
+        default=9101,
+        ge=0,
+        le=65535,
+        description="Their port (`/metrics`); 0: none. Of several workers each has one: 9101, "
+        "9111, 9121, …",
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"

@@ -27,12 +27,14 @@ from runner.egress.policy import parse_policy
 from runner.egress.tunnel import Egress
 from runner.execution import Execution, Patience
 from runner.keys import CATALOGUE, RUNS, SETTINGS, STATUS
+from runner.metrics import Metrics
 from runner.models.catalogue import Catalogue
 from runner.models.local import is_installed, local_model
 from runner.models.prices import prices_for
 from runner.plumbing.context import request_context, send_request_id
 from runner.plumbing.errors import problem_errors
 from runner.plumbing.language import choose_language
+from runner.plumbing.metrics import metrics_served
 from runner.pool.plan import Bounds
 from runner.pool.warm import WarmPool
 from runner.routes import OPEN_PATHS, ROUTES
@@ -104,6 +106,16 @@ async def production(app: web.Application) -> AsyncIterator[None]:
                 retention_s=settings.runner_retention_s,
             )
         )
+        metrics = Metrics()
+        metrics.watch(scheduler, pool)
+        await stack.enter_async_context(
+            metrics_served(
+                metrics.registry,
+                host=settings.runner_metrics_host,
+                port=settings.runner_metrics_port,
+                setting="RUNNER_METRICS_PORT",
+            )
+        )
         patience = _patience(settings)
         app[RUNS] = await stack.enter_async_context(
             open_run_service(
@@ -116,6 +128,7 @@ async def production(app: web.Application) -> AsyncIterator[None]:
                     patience=patience,
                     permission=settings.runner_permission,
                     hash_key=settings.runner_token.get_secret_value().encode(),
+                    metrics=metrics,
                 )
             )
         )

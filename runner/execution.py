@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runner.agents.opencode import AgentModel
     from runner.contract.events import RunEvent
     from runner.contract.requests import StartRun
+    from runner.metrics import RunMeter
     from runner.models.catalogue import Choice
     from runner.run_log.log import RunLog
     from runner.scheduler.scheduler import Ticket
@@ -69,6 +70,7 @@ class Run:
     log: RunLog
     attached: bool
     attach_s: float
+    meter: RunMeter
     accepted: float = field(default_factory=time.monotonic)
     last_event: float = field(default_factory=time.monotonic)
     stopped_by: str | None = None
@@ -80,6 +82,7 @@ class Run:
     async def tell(self, event: RunEvent) -> None:
         """Put *event* into the log."""
         self.log.append(event)
+        self.meter.take(event)
         self.last_event = time.monotonic()
 
     def stop(self, by: str) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from runner.agents.agent import AgentFactory
     from runner.contract.requests import Permission, StartRun
     from runner.execution import Execution, Patience
+    from runner.metrics import Metrics
     from runner.models.catalogue import Catalogue, Choice
     from runner.run_log.log import RunLog
     from runner.run_log.store import RunLogs
@@ -65,6 +66,7 @@ class RunService:
         patience: Patience,
         permission: Permission,
         hash_key: bytes,
+        metrics: Metrics,
     ) -> None:
         self._catalogue = catalogue
         self._scheduler = scheduler
@@ -73,6 +75,7 @@ class RunService:
         self._logs = logs
         self._patience = patience
         self._permission = permission
+        self._metrics = metrics
         self._hash_key = hashlib.sha256(hash_key).digest()
         self._live: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self.is_draining = False
@@ -125,6 +128,7 @@ class RunService:
                 log=run_log,
                 attached=start.attached,
                 attach_s=self._patience.attach_s,
+                meter=self._metrics.of_run(),
             )
             run.approvals = Approvals(
                 answer=policy.answer, timeout_s=self._patience.permission_s, tell=run.tell
@@ -230,7 +234,7 @@ class RunService:
             terminal = await self._execution.terminal_event(run)
         finally:
             phase = run.log.state.phase
-            run.log.append(terminal)
+            await run.tell(terminal)
             log.info(
                 "run_finished",
                 outcome=getattr(terminal, "code", terminal.type),

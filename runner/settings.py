@@ -120,8 +120,11 @@ class Settings(ServiceSettings):
     opencode_bin: Path | None = Field(
         default=None, description="OpenCode's binary; left out: the one `make` installed."
     )
+    runner_metrics_host: str = Field(
+        default="127.0.0.1", description="Address of the runner's Prometheus metrics."
+    )
     runner_metrics_port: int = Field(
-        default=9102, ge=0, le=65535, description="Prometheus (not yet built)."
+        default=9102, ge=0, le=65535, description="Their port (`/metrics`); 0: none."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="`debug`, `info`, `warning` or `error`."

@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.auth.tokens import Identity, TokenVerifier
+
+
+class OnCheck(Protocol):
+    """Is told of every look at a token."""
+
+    def __call__(self, *, known: bool) -> None:
+        """Take note whether it was *known*, or PocketBase has to be asked."""
+
+
+def _count_nothing(*, known: bool) -> None:
+    pass
 
 
 class CachingVerifier:
@@ -27,11 +38,13 @@ class CachingVerifier:
         ttl_s: float,
         max_entries: int = 10_000,
         now: Callable[[], float] = time.time,
+        on_check: OnCheck = _count_nothing,
     ) -> None:
         self._inner = inner
         self._ttl_s = ttl_s
         self._max_entries = max_entries
         self._now = now
+        self._on_check = on_check
         self._known: dict[bytes, tuple[float, Identity]] = {}
         self._asking: dict[bytes, asyncio.Task[Identity]] = {}
         self._tasks: set[asyncio.Task[Identity]] = set()
@@ -41,7 +54,9 @@ class CachingVerifier:
         """See `TokenVerifier.verify`."""
         key = hashlib.sha256(token.encode()).digest()  # the token itself is never kept
         until, identity = self._known.get(key, (0.0, None))
-        if identity is not None and self._now() < until:
+        known = identity is not None and self._now() < until
+        self._on_check(known=known)
+        if identity is not None and known:
             return identity
         task = self._asking.get(key)
         if task is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from gateway.handlers.input import after_of, caller_of, encoder_of, query_of
-from gateway.keys import RUNS, SETTINGS
+from gateway.keys import METRICS, RUNS, SETTINGS
 from gateway.models import EventsQuery
 from gateway.streaming.responder import stream_events, stream_headers
 from runner.contract.headers import RUN_ID
@@ -38,12 +38,14 @@ async def send_events(
 ) -> web.StreamResponse:
     """Answer *request* with the run's events after number *after*, to the terminal one."""
     settings = request.app[SETTINGS]
-    async with aclosing(request.app[RUNS].read(caller, run_id, after=after)) as batches:
-        return await stream_events(
-            request,
-            batches,
-            encoder,
-            run_id=run_id,
-            heartbeat_s=settings.gateway_heartbeat_s,
-            write_timeout_s=settings.gateway_write_timeout_s,
-        )
+    reading = aclosing(request.app[RUNS].read(caller, run_id, after=after))
+    with request.app[METRICS].stream():
+        async with reading as batches:
+            return await stream_events(
+                request,
+                batches,
+                encoder,
+                run_id=run_id,
+                heartbeat_s=settings.gateway_heartbeat_s,
+                write_timeout_s=settings.gateway_write_timeout_s,
+            )

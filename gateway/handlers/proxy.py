@@ -48,9 +48,14 @@ _REPLACED = frozenset(
 @web.middleware
 async def pass_through(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Pass on what no route of ours is for."""
+    return await (proxy if is_passed_on(request) else handler)(request)
+
+
+def is_passed_on(request: web.Request) -> bool:
+    """Whether no route of ours is for *request*."""
     unknown = isinstance(request.match_info.http_exception, web.HTTPNotFound)
     ours = request.path == _OURS or request.path.startswith(f"{_OURS}/")
-    return await (proxy if unknown and not ours else handler)(request)
+    return unknown and not ours
 
 
 async def proxy(request: web.Request) -> web.StreamResponse:

@@ -59,6 +59,10 @@ class WarmPool:
         fingerprint: Names the OpenCode that is installed now.
         min_free_bytes: With less memory than that left, the pool shrinks.
         free_bytes: Says how much is left.
+
+    Attributes:
+        claims: How many runs got a warm one.
+        misses: How many had to boot.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class WarmPool:
         self._failures = 0
         self._rest_until = 0.0
         self._short_since: float | None = None
+        self.claims = 0
+        self.misses = 0
         self._changed = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
 
@@ -126,8 +132,10 @@ class WarmPool:
                 self._changed.set()
             if member.agent is not None and self._members.pop(number, None) is not None:
                 log.info("warm_agent_lent", ready_s=round(time.monotonic() - member.ready_since, 1))
+                self.claims += 1
                 await stack.enter_async_context(member.stack.pop_all())
                 return member.agent
+        self.misses += 1
         return await stack.enter_async_context(self._boot())
 
     def _calmed(self) -> None:

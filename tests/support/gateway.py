@@ -73,6 +73,7 @@ def gateway_settings(
         "key_encryption_keys": (SecretStr(FERNET_KEY),),
         "key_sealing_key": SecretStr(pocketbase.sealing_key),
         "gateway_write_timeout_s": 2.0,
+        "gateway_metrics_port": 0,
         "gateway_runner_patience_s": 0.5,
         "data_dir": pocketbase.data_dir.parent / "gateway" / secrets.token_hex(4),
     }

@@ -41,6 +41,7 @@ def environment(pocketbase: RunningPocketBase, runner_url: str, port: int) -> di
         "PB_SUPERUSER_PASSWORD": SUPERUSER_PASSWORD,
         "KEY_ENCRYPTION_KEYS": FERNET_KEY,
         "KEY_SEALING_KEY_FILE": str(pocketbase.sealing_key_file),
+        "GATEWAY_METRICS_PORT": "0",
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "json",
     }

@@ -208,6 +208,7 @@ def _run_runner(
         "DATA_DIR": str(directory / "data"),
         "RUNNER_TOKEN": TOKEN,
         "PORT": str(port),
+        "RUNNER_METRICS_PORT": "0",
         "LOG_LEVEL": "debug",
         "DEMO": "off",
         "RUNNER_ATTACH_GRACE_S": "2",
