@@ -127,6 +127,11 @@ COPY runner/__init__.py runner/
 COPY runner/contract runner/contract/
 COPY runner/plumbing runner/plumbing/
 COPY gateway gateway/
+# The command for backups, with what it needs; volumes that are made here get these owners.
+COPY runner/run_log runner/run_log/
+COPY stack stack/
+COPY pb_migrations pb_migrations/
+RUN install -d -o app -g app -m 0700 /volumes/pb_data /volumes/gateway_data /volumes/runner_data
 RUN python -m compileall -q .
 ARG APP_VERSION=dev
 LABEL org.opencontainers.image.title="OpenCode Multiuser: gateway" \

@@ -47,8 +47,8 @@ def create(*, to: Path | None = None, with_secrets: Annotated[bool, _Flag] = Fal
     archive = make_archive(places, secrets, to=to or settings.archives, with_secrets=with_secrets)
     _say(f"{archive} ({archive.stat().st_size / _MIB:.1f} MiB)")
     if not with_secrets:
-        _say("Its API keys are of use only with KEY_ENCRYPTION_KEYS and KEY_SEALING_KEY: keep")
-        _say(f"those too, elsewhere (they are in the settings or in {places.secrets}).")
+        _say("Without KEY_ENCRYPTION_KEYS and KEY_SEALING_KEY nobody can read the API keys in it:")
+        _say("keep a copy of those too, elsewhere.")
 
 
 @backup.command(name="list")
