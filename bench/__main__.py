@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from bench import delay, fairness, first_text, growth, memory
+from bench import delay, fairness, first_text, gateway_alone, growth, memory
 from bench.document import write_figures
 from bench.figures import Report
 from bench.plot import plot
@@ -40,6 +40,7 @@ def _parts(warm: int, cold: int) -> dict[str, Callable[[Report, Source], Awaitab
             report, provider, warm=warm, cold=cold
         ),
         "delay": delay.measure,
+        "gateway-alone": gateway_alone.measure,
         "fairness": fairness.measure,
         "growth": growth.measure,
         "memory": memory.measure,

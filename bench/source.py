@@ -53,13 +53,13 @@ class Source:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request to either."""
-        path = urlsplit(exchange.target).path
+        path, query = urlsplit(exchange.target)[2:4]
         if path.endswith("/chat/completions"):
             self._join(exchange, _CHAT)
         elif path.startswith("/runs/") and path.endswith("/events"):
             self._join(exchange, _EVENTS, self._runs.get(path.split("/")[2]))
         else:
-            status, body = self._answer(exchange.method, path, exchange.body)
+            status, body = self._answer(exchange.method, path, query, exchange.body)
             exchange.answer(json.dumps(body).encode(), status=status)
 
     def _join(self, exchange: Exchange, language: _Language, run: _Run | None = None) -> None:
@@ -77,7 +77,9 @@ class Source:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _answer(self, method: str, path: str, body: bytes) -> tuple[str, dict[str, object]]:
+    def _answer(
+        self, method: str, path: str, query: str, body: bytes
+    ) -> tuple[str, dict[str, object]]:
         """Return what a runner that runs nothing says to the gateway's other questions."""
         match method, path:
             case "POST", "/runs":
@@ -85,7 +87,9 @@ class Source:
                 self._runs[asked["run_id"]] = _Run(asked["run_id"], asked["subject"])
                 return "202 Accepted", {"run_id": asked["run_id"], "joined": False}
             case "GET", "/runs":
-                return "200 OK", {"runs": [run.state() for run in self._runs.values()]}
+                wanted = query.removeprefix("ids=").split(",")
+                known = [self._runs[run_id] for run_id in wanted if run_id in self._runs]
+                return "200 OK", {"runs": [run.state() for run in known]}
             case "GET", "/models":
                 return "200 OK", _MODELS
             case "GET", "/health":

@@ -62,7 +62,7 @@ async def test_the_runner_that_runs_nothing_streams_what_it_accepted() -> None:
         asked = [request("GET", f"/runs/{'a' * 15}/events")]
         async with reading("127.0.0.1", runner.port, asked) as streams:
             await streams.until_over()
-        states = await _one(runner.port, request("GET", "/runs?ids=x"))
+        states = await _one(runner.port, request("GET", f"/runs?ids={'a' * 15},x"))
 
     assert b"202 Accepted" in told
     streams.check()
