@@ -27,7 +27,7 @@ WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run backup secrets test test-attacks soak neighbours bench endurance check lint types fmt lock docs clean
+.PHONY: help run backup secrets test test-compose test-attacks soak neighbours bench endurance check lint types fmt lock docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ secrets:  ## Make the secrets that compose.yaml names, where they are missing
 
 test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
 	$(WITH_TEST) .venv/bin/python -m pytest $(AT_ONCE) $(PYTEST_ARGS)
+
+test-compose:  ## Build the images and run the stack of containers (skips where no Docker engine can run)
+	$(WITH_DEV) .venv/bin/python -m pytest -m compose tests/compose $(PYTEST_ARGS)
 
 test-attacks:  ## Only the attacks on the sandboxes (part of `make test`)
 	$(WITH_TEST) .venv/bin/python -m pytest tests/attacks $(PYTEST_ARGS)

@@ -291,15 +291,17 @@ class _Responses:
 
 
 @asynccontextmanager
-async def fake_provider(port: int | None = None) -> AsyncIterator[FakeProvider]:
-    """Serve a provider on *port* of loopback (None: a free one) while the block runs."""
+async def fake_provider(
+    port: int | None = None, *, host: str = "127.0.0.1"
+) -> AsyncIterator[FakeProvider]:
+    """Serve a provider on *port* of *host* (None: a free one) while the block runs."""
     port = port or unused_port()
     provider = FakeProvider(port)
     app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/v1/{dialect:.*}", provider.handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.5)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, host, port).start()
     try:
         yield provider
     finally:
