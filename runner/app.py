@@ -61,6 +61,7 @@ _MIB = 1 << 20
 _SANDBOXES = "sandboxes"
 _RUNS = "runs"
 _CONNECT_TIMEOUT_S = 10
+_KEPT_ALIVE_S = 120  # a run that comes within it needs no look-up and no handshake
 _CPUS_PER_BOOT = 4
 
 
@@ -196,7 +197,7 @@ def _language(request: web.Request) -> str:
 
 @asynccontextmanager
 async def _provider_session() -> AsyncIterator[ClientSession]:
-    connector = TCPConnector(limit=0, keepalive_timeout=30)
+    connector = TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_S, ttl_dns_cache=_KEPT_ALIVE_S)
     async with ClientSession(
         connector=connector, auto_decompress=False, cookie_jar=DummyCookieJar()
     ) as session:

@@ -75,12 +75,18 @@ class BootedAgent:
     """OpenCode that belongs to nobody yet; its door lets nothing through."""
 
     def __init__(
-        self, connection: Connection, sandbox: Sandbox, door: Door, questions: Questions
+        self,
+        connection: Connection,
+        sandbox: Sandbox,
+        door: Door,
+        questions: Questions,
+        session: Session,
     ) -> None:
         self._connection = connection
         self._sandbox = sandbox
         self._door = door
         self._questions = questions
+        self._session = session
 
     @property
     def is_well(self) -> bool:
@@ -89,10 +95,9 @@ class BootedAgent:
 
     @asynccontextmanager
     async def begin(self, model: AgentModel, grant: Grant) -> AsyncIterator[Agent]:
-        """Bind it to a run while the block runs: its door to *grant*, a session to *model*.
+        """Bind it to a run while the block runs: its door to *grant*, its session to *model*.
 
-        This is the place where a user's workspace would be moved in: before `session/new`, as
-        OpenCode looks around in it then. It serves one run; end it afterwards.
+        It serves one run; end it afterwards.
 
         Raises:
             RunFailure: OpenCode ended, stalled, or answered with an error.
@@ -100,10 +105,10 @@ class BootedAgent:
         with self._door.granted(grant):
             try:
                 async with limits_told(self._sandbox), asyncio.timeout(_BEGIN_TIMEOUT_S):
-                    session_id = await open_session(self._connection, self._sandbox, model)
+                    await self._session.choose(model)
             except TimeoutError as exc:
                 raise RunFailure("agent-stalled") from exc
-            yield Agent(self._connection, session_id, self._sandbox, self._questions)
+            yield Agent(self._connection, self._session.id, self._sandbox, self._questions)
 
 
 class AgentSource(Protocol):
@@ -167,19 +172,41 @@ async def limits_told(sandbox: Sandbox) -> AsyncIterator[None]:
         raise
 
 
-async def open_session(connection: Connection, sandbox: Sandbox, model: AgentModel) -> str:
-    """Return the id of a new session that works with *model*.
+class Session:
+    """A session that nobody has prompted yet."""
+
+    def __init__(self, connection: Connection, session_id: str) -> None:
+        self._connection = connection
+        self._mode: str | None = None
+        self.id = session_id
+
+    async def choose(self, model: AgentModel) -> None:
+        """Have it work with *model*; asks OpenCode in any case, which shows that it listens.
+
+        Raises:
+            RunFailure: OpenCode ended, or refused.
+        """
+        if model.mode != self._mode:  # first: OpenCode's agents may have models of their own
+            await self._set("mode", model.mode)
+            self._mode = model.mode
+        await self._set("model", model.id)
+
+    async def _set(self, option: str, value: str) -> None:
+        choice = {"sessionId": self.id, "configId": option, "value": value}
+        await ask(self._connection, "session/set_config_option", choice)
+
+
+async def open_session(connection: Connection, sandbox: Sandbox, model: AgentModel) -> Session:
+    """Return a new session that works with *model*.
 
     Raises:
         RunFailure: OpenCode ended, or refused.
     """
     params = {"cwd": str(sandbox.inside.workspace), "mcpServers": []}
-    session_id = str((await ask(connection, "session/new", params)).get("sessionId", ""))
-    # The mode first: OpenCode's agents may have models of their own.
-    for option, value in (("mode", model.mode), ("model", model.id)):
-        choice = {"sessionId": session_id, "configId": option, "value": value}
-        await ask(connection, "session/set_config_option", choice)
-    return session_id
+    made = await ask(connection, "session/new", params)
+    session = Session(connection, str(made.get("sessionId", "")))
+    await session.choose(model)
+    return session
 
 
 def prompt(session_id: str, text: str) -> dict[str, Any]:

@@ -95,10 +95,11 @@ class AgentBooter:
             try:
                 async with limits_told(sandbox), asyncio.timeout(_BOOT_TIMEOUT_S):
                     await self._warm_up(connection, sandbox, door, directory / "home")
+                    session = await open_session(connection, sandbox, self.models[0])
             except TimeoutError as exc:
                 raise RunFailure("agent-stalled") from exc
             await planted.aclose()
-            yield BootedAgent(connection, sandbox, door, questions)
+            yield BootedAgent(connection, sandbox, door, questions, session)
 
     async def _warm_up(
         self, connection: Connection, sandbox: Sandbox, door: Door, home: Path
@@ -114,10 +115,10 @@ class AgentBooter:
         for model in {model.provider: model for model in reversed(self.models)}.values():
             grant = Grant(upstream=WarmUp(model.api), model=model.name, tell=_tell_nobody)
             with door.granted(grant):
-                session_id = await open_session(connection, sandbox, model)
-                await ask(connection, "session/prompt", prompt(session_id, _THROW_AWAY_PROMPT))
-                await ask(connection, "session/close", {"sessionId": session_id})
-            if not await asyncio.to_thread(forget_session, home, session_id):
+                session = await open_session(connection, sandbox, model)
+                await ask(connection, "session/prompt", prompt(session.id, _THROW_AWAY_PROMPT))
+                await ask(connection, "session/close", {"sessionId": session.id})
+            if not await asyncio.to_thread(forget_session, home, session.id):
                 log.warning("throw_away_session_left")
 
     def _spec(self, directory: Path, token: str) -> SandboxSpec:
