@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -83,7 +82,7 @@ async def follow(
         backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
     log.warning("runner_lost", run_id=run_id, code=code)
     failed = RunFailed(seq=last + 1, code=code, message=sentence(code, language))
-    yield [replace(line_of(failed), is_logged=False)]
+    yield [line_of(failed)._replace(is_logged=False)]
 
 
 async def _after(
@@ -91,6 +90,7 @@ async def _after(
 ) -> AsyncGenerator[list[EventLine], None]:
     """Yield what has not been read yet; nothing follows a terminal event."""
     async for batch in batches:
-        news = [line for line in batch if line.seq > last]
+        # Almost always all of it.
+        news = batch if batch[0].seq > last else [line for line in batch if line.seq > last]
         if news:
             yield news

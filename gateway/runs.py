@@ -116,7 +116,7 @@ class _Tally:
         self.events += 1
         self.size_bytes += len(line.raw)
         if line.is_terminal:
-            self.outcome = str(line.fields.get("code") or line.type.removeprefix("run."))
+            self.outcome = str(line.fields().get("code") or line.type.removeprefix("run."))
 
 
 class RunService:

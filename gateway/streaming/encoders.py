@@ -51,13 +51,13 @@ class TextEncoder:
         """See `Encoder.encode`."""
         match line.type:
             case "text.delta":
-                text = str(line.fields.get("text", ""))
+                text = str(line.fields().get("text", ""))
             case "stream.gap":
                 text = f"\n[… {self._missing(line)}]\n"
             case "run.finished":
                 text = f"\n[✔ User {self._user_name} - Fertig!]\n"
             case "run.failed":
-                text = f"\n[ERROR] {one_line(str(line.fields.get('message', '')))}\n"
+                text = f"\n[ERROR] {one_line(str(line.fields().get('message', '')))}\n"
             case "run.cancelled":
                 text = f"\n[ERROR] {sentence('run-cancelled', self._language)}\n"
             case _:
@@ -70,7 +70,7 @@ class TextEncoder:
         return b""
 
     def _missing(self, line: EventLine) -> str:
-        gap = StreamGap.model_validate(line.fields)
+        gap = StreamGap.model_validate(line.fields())
         return sentence("events-missing", self._language, count=gap.to - gap.from_ + 1)
 
 
@@ -85,9 +85,8 @@ class SseEncoder:
 
     def encode(self, line: EventLine) -> bytes:
         """See `Encoder.encode`."""
-        number = f"id: {line.seq}\n" if line.is_logged else ""
-        head = f"{number}event: {line.type}\ndata: ".encode()
-        return head + line.raw + b"\n\n"
+        number = b"id: %d\n" % line.seq if line.is_logged else b""
+        return b"%bevent: %b\ndata: %b\n\n" % (number, line.type.encode(), line.raw)
 
     def heartbeat(self) -> bytes:
         """See `Encoder.heartbeat`."""

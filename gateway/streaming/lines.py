@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.contract.wire import encode_event
 
@@ -18,15 +18,17 @@ class NoEvent(ValueError):
     """A line that is no event."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventLine:
+# As the runner writes an event; what is written otherwise is read in full.
+_USUAL = re.compile(rb'\{"seq":(\d{1,15}),"type":"([a-z]+\.[a-z]+)"[,}]')
+
+
+class EventLine(NamedTuple):
     """An event as it came, unchanged.
 
     Attributes:
         raw: One line of JSON, without its newline.
         seq: Number of the event in its run.
         type: Kind of event; a newer runner may send kinds that are not known here.
-        fields: All of it, read.
         is_logged: Whether it stands in the run's log; else it is the gateway's own word, and a
             reader that comes back must not count it as read.
     """
@@ -34,13 +36,20 @@ class EventLine:
     raw: bytes
     seq: int
     type: str
-    fields: dict[str, Any]
     is_logged: bool = True
 
     @property
     def is_terminal(self) -> bool:
         """Whether nothing follows."""
         return self.type in TERMINAL
+
+    def fields(self) -> dict[str, Any]:
+        """Read all of it: most events pass without.
+
+        Raises:
+            NoEvent: It only began like an event.
+        """
+        return _fields_of(self.raw)
 
 
 def read_line(raw: bytes) -> EventLine:
@@ -49,14 +58,23 @@ def read_line(raw: bytes) -> EventLine:
     Raises:
         NoEvent: The line is none.
     """
-    try:
-        fields = json.loads(raw)
-        seq, kind = fields["seq"], fields["type"]
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise NoEvent from exc
+    if (found := _USUAL.match(raw)) and raw.endswith(b"}"):
+        return EventLine(raw, int(found[1]), found[2].decode())
+    fields = _fields_of(raw)
+    seq, kind = fields.get("seq"), fields.get("type")
     if not isinstance(seq, int) or not isinstance(kind, str) or not kind.isprintable():
         raise NoEvent
-    return EventLine(raw.strip(), seq, kind, fields)
+    return EventLine(raw.strip(), seq, kind)
+
+
+def _fields_of(raw: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise NoEvent from exc
+    if not isinstance(fields, dict):
+        raise NoEvent
+    return fields
 
 
 def line_of(event: RunEvent) -> EventLine:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,7 +13,7 @@ from aiohttp import web
 from runner.contract.headers import RUN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from gateway.streaming.encoders import Encoder
     from gateway.streaming.lines import EventLine
@@ -45,34 +47,104 @@ async def stream_events(
     """
     response = web.StreamResponse(headers={**stream_headers(encoder), RUN_ID: run_id})
     await response.prepare(request)
-    # One pending read all along: a read given up at a heartbeat would end the generator.
-    upcoming = asyncio.ensure_future(_next(batches))
+    cut_off = partial(break_off, request, response)
+    watch = _Watch(response, encoder.heartbeat(), heartbeat_s, write_timeout_s, cut_off)
     try:
-        if preamble := encoder.preamble():
-            await response.write(preamble)
-        while True:
-            ready, _ = await asyncio.wait({upcoming}, timeout=heartbeat_s)
-            batch = upcoming.result() if ready else []
-            if batch is None:
-                break
-            data = b"".join(map(encoder.encode, batch)) if ready else encoder.heartbeat()
-            if data:
-                async with asyncio.timeout(write_timeout_s):
-                    await response.write(data)  # waits while the client's buffers are full
-            if batch and batch[-1].is_terminal:
-                async with asyncio.timeout(write_timeout_s):
-                    await response.write_eof()
-                await _next(batches)  # the caller has it all; the runner may still tidy up
-                break
-            if ready:
-                upcoming = asyncio.ensure_future(_next(batches))
-    except (ConnectionError, TimeoutError) as exc:
+        with watch:
+            await _pump(response, batches, encoder, watch)
+    except ConnectionError as exc:
         log.info("client_gone", error=type(exc).__name__)
-        return break_off(request, response)
-    finally:
-        upcoming.cancel()
-        await asyncio.wait({upcoming})
+        cut_off()
+    else:
+        # The caller has it all; the runner may still tidy up.
+        await anext(batches, None)
     return response
+
+
+async def _pump(
+    response: web.StreamResponse,
+    batches: AsyncIterator[list[EventLine]],
+    encoder: Encoder,
+    watch: _Watch,
+) -> None:
+    """Write all there is, to the end of the body."""
+    if preamble := encoder.preamble():
+        await response.write(preamble)
+    async for batch in batches:
+        data = b"".join(map(encoder.encode, batch))
+        watch.begin()
+        if data:
+            await response.write(data)  # waits while the client's buffers are full
+        if batch[-1].is_terminal:
+            await response.write_eof()
+            watch.end()
+            return
+        watch.end()
+
+
+class _Watch:
+    """Sends heartbeats in silence and cuts off a reader that takes nothing.
+
+    One timer for a whole stream, which looks at what is the case when it is due: a task or a
+    deadline for each piece would cost more than all else that is done with it.
+    """
+
+    def __init__(
+        self,
+        response: web.StreamResponse,
+        heartbeat: bytes,
+        heartbeat_s: float,
+        write_timeout_s: float,
+        cut_off: Callable[[], object],
+    ) -> None:
+        self._response = response
+        self._heartbeat = heartbeat
+        self._heartbeat_s = heartbeat_s
+        self._write_timeout_s = write_timeout_s
+        self._cut_off = cut_off
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self._is_writing = False
+        self._beat: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        self._look()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._beat is not None:
+            self._beat.cancel()
+
+    def begin(self) -> None:
+        """Take note that something is being written."""
+        self._is_writing, self._since = True, self._loop.time()
+
+    def end(self) -> None:
+        """Take note that it was taken, if only by the buffers on the way."""
+        self._is_writing, self._since = False, self._loop.time()
+
+    def _look(self) -> None:
+        silent_s = self._loop.time() - self._since
+        if self._is_writing or (self._beat is not None and not self._beat.done()):
+            due_s = self._write_timeout_s - silent_s
+            if due_s <= 0:
+                log.info("client_gone", error="TimeoutError")
+                self._cut_off()  # what waits for the reader learns that the connection is lost
+                return
+        else:
+            due_s = self._write_timeout_s  # a write may begin, and get stuck
+            if self._heartbeat:
+                if silent_s >= self._heartbeat_s:
+                    self._beat = self._loop.create_task(self._send_heartbeat())
+                    self._since, silent_s = self._loop.time(), 0.0
+                due_s = min(due_s, self._heartbeat_s - silent_s)
+        self._timer = self._loop.call_later(due_s, self._look)
+
+    async def _send_heartbeat(self) -> None:
+        with suppress(ConnectionError):  # the next event finds out too
+            await self._response.write(self._heartbeat)
 
 
 def break_off(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
@@ -80,7 +152,3 @@ def break_off(request: web.Request, response: web.StreamResponse) -> web.StreamR
     if request.transport is not None:
         request.transport.abort()
     return response
-
-
-async def _next(batches: AsyncIterator[list[EventLine]]) -> list[EventLine] | None:
-    return await anext(batches, None)

@@ -80,3 +80,18 @@ def test_what_is_no_event_is_refused(raw: bytes) -> None:
     """Nothing but events passes, whatever stands on the runner's port."""
     with pytest.raises(NoEvent):
         read_line(raw)
+
+
+def test_an_event_is_read_in_full_only_where_it_has_to_be() -> None:
+    """As the runner writes it, its head is enough; what is no JSON behind that says so then."""
+    usual, spaced = (
+        read_line(b'{"seq":7,"type":"a.b","x":[}'),
+        read_line(b'{"seq": 7, "type": "a.b"}'),
+    )
+
+    assert (usual.seq, usual.type) == (spaced.seq, spaced.type) == (7, "a.b")
+    assert spaced.fields() == {"seq": 7, "type": "a.b"}
+    with pytest.raises(NoEvent):
+        usual.fields()
+    with pytest.raises(NoEvent):
+        read_line(b'{"seq":7,"type":"a.b","x":')
