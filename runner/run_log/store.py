@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from runner.run_log.meta import EVENTS_FILE, read_meta, write_meta
 from runner.run_log.recovery import recover
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator
     from pathlib import Path
 
     from runner.run_log.meta import RunMeta
@@ -158,6 +159,25 @@ async def open_run_logs(
     parent: Path, *, limit_bytes: int, retention_s: float
 ) -> AsyncIterator[RunLogs]:
     """Yield the logs below *parent*, those of an earlier runner included; sweep meanwhile."""
+    with _at_work_in(parent):
+        async with _swept(parent, limit_bytes=limit_bytes, retention_s=retention_s) as logs:
+            yield logs
+
+
+@contextmanager
+def _at_work_in(parent: Path) -> Iterator[None]:
+    """Hold a lock on *parent* that tells a restore that a runner works here."""
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
+@asynccontextmanager
+async def _swept(parent: Path, *, limit_bytes: int, retention_s: float) -> AsyncIterator[RunLogs]:
     logs = RunLogs(parent, limit_bytes=limit_bytes, retention_s=retention_s)
     died = await logs.recover()
     swept = await logs.sweep()

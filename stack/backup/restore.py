@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,15 +124,22 @@ def _nobody_works_on(places: Places) -> Iterator[None]:
             raise BackupFailed(f"PocketBase is running on {places.pocketbase}: end it first")
         if any(_is_locked(path) for path in places.spool.glob("*.ndjson")):
             raise BackupFailed(f"a gateway is running on {places.spool}: end it first")
+        if _is_locked(places.runs):
+            raise BackupFailed(f"a runner is running on {places.runs}: end it first")
         yield
 
 
 def _is_locked(path: Path) -> bool:
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
     return False
 
 

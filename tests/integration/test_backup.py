@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from stack.backup.create import create
-from stack.backup.failures import KeysMissing
+from stack.backup.failures import BackupFailed, KeysMissing
 from stack.backup.restore import restore, verify
 from stack.backup.settings import BackupSettings
 from tests.support import scripted_agent
@@ -162,6 +162,8 @@ async def test_after_a_lost_volume_everything_is_there_again(tmp_path: Path) -> 
                 tries += 1
                 folder = tmp_path / str(tries)
                 archive = await asyncio.to_thread(create, places, environ, to=folder)
+        with pytest.raises(BackupFailed, match="is running"):
+            restore(archive, places, environ, force=True)
 
     shutil.rmtree(tmp_path / "data")
     manifest, missing = verify(archive, environ)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sqlite3
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tests.support.pocketbase import directories, pocketbase_binary
+from tests.support.pocketbase import ROOT, directories, pocketbase_binary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,3 +54,29 @@ def test_migrations_go_up_and_back_down(tmp_path: Path) -> None:
     assert sum("usage_by_" in row for row in up) == 2
     assert down == state(tmp_path / "plain")
     assert state(tmp_path / "ours") == up
+
+
+def test_users_and_their_keys_survive_an_update_and_the_way_back(tmp_path: Path) -> None:
+    """From the first release's schema to this one's, and back to it."""
+    first = tmp_path / "first"
+    first.mkdir()
+    oldest, *newer = sorted((ROOT / "pb_migrations").glob("*.js"))
+    (first / oldest.name).symlink_to(oldest)
+    data = tmp_path / "data"
+    migrate(data, "up", migrations=first)
+    with closing(sqlite3.connect(data / "data.db")) as db, db:
+        db.execute(
+            "insert into users (id, email, password, tokenKey, api_key)"
+            " values ('anna00000000000', 'anna@example.com', 'hash', 'token', 'enc:v1:x')"
+        )
+
+    migrate(data, "up")
+    after = people(data)
+    migrate(data, "down", str(len(newer)))
+
+    assert after == people(data) == [("anna@example.com", "enc:v1:x")]
+
+
+def people(data_dir: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(data_dir / "data.db")) as db:
+        return list(db.execute("select email, api_key from users"))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.fernet import Fernet
 
+from gateway.version import version
 from stack.backup.create import create
 from stack.backup.failures import ArchiveDamaged, BackupFailed, KeysMissing
 from stack.backup.manifest import MANIFEST
@@ -198,6 +199,13 @@ def test_a_running_system_is_not_replaced(places: Places, archive: Path) -> None
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(BackupFailed, match="a gateway is running"):
             restore(archive, places, {}, force=True)
+    held_folder = os.open(places.runs, os.O_RDONLY)
+    try:
+        fcntl.flock(held_folder, fcntl.LOCK_SH)  # as a runner does
+        with pytest.raises(BackupFailed, match="a runner is running"):
+            restore(archive, places, {}, force=True)
+    finally:
+        os.close(held_folder)
 
     assert contents(places.data_dir) == before
 
@@ -364,6 +372,19 @@ def test_without_room_nothing_is_left_and_nothing_is_lost(places: Places, archiv
 
     assert contents(places.data_dir) == before
     assert users(places) == ["alice", "bob"]
+
+
+def test_a_checkout_has_the_command_at_its_top(tmp_path: Path) -> None:
+    """It works from any folder."""
+    ended = subprocess.run(
+        [ROOT / "opencode-multiuser", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        timeout=50,
+    )
+
+    assert ended.stdout.decode().strip() == version()
 
 
 def test_nothing_to_back_up_is_one_line(tmp_path: Path) -> None:
