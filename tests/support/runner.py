@@ -49,6 +49,11 @@ class RunningRunner:
     log: Path
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
+    @property
     def sandboxes(self) -> list[Path]:
         """The run directories there are."""
         parent = self.data_dir / "sandboxes"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiohttp import ClientSession
 
+from tests.support.event_readers import SseReader, read_once
 from tests.support.fake_runner import FINISHED, STARTED, text
 from tests.support.gateway import gateway_settings, run_gateway
 from tests.support.gateway_process import environment, started, until_up
@@ -17,137 +16,14 @@ from tests.support.pocketbase import free_port
 from tests.support.processes import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.fake_runner import FakeRunner, Script, Stage
+    from tests.support.fake_runner import FakeRunner, Stage
     from tests.support.pocketbase import RunningPocketBase, User
 
 RUNS = "/opencode/runs"
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 PIECES = ["Grüße ", "🙂", "\n\n", 'data: "x"', "a" * 3000, " – naïve", "\r", "id: 7\n"]
-
-
-class SseReader:
-    """A reader of server-sent events that comes back, as a browser's EventSource does."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[int, bytes]] = []
-        self.connections = 0
-
-    @property
-    def last_id(self) -> str:
-        return str(self.events[-1][0]) if self.events else ""
-
-    @property
-    def log(self) -> bytes:
-        return b"".join(data + b"\n" for _, data in self.events)
-
-    def take(self, block: bytes) -> str:
-        """Keep an event; return its type."""
-        fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
-        if b"data" not in fields:
-            return ""
-        if b"id" in fields:
-            self.events.append((int(fields[b"id"]), fields[b"data"]))
-        return fields[b"event"].decode()
-
-    async def read(self, http: ClientSession, url: str, cut_after: int) -> bool:
-        """Read until the end, or hang up after so many bytes; return whether it was the end."""
-        headers = {"Accept": SSE, **({"Last-Event-ID": self.last_id} if self.events else {})}
-        self.connections += 1
-        buffer, size = b"", 0
-        async with http.get(url, headers=headers) as response:
-            if response.status == 204:
-                return True
-            assert response.status in {200, 503}, response.status
-            async for chunk in response.content.iter_any():
-                size += len(chunk)
-                buffer += chunk
-                *blocks, buffer = buffer.split(b"\n\n")
-                for block in blocks:
-                    if self.take(block) in {"run.finished", "run.cancelled"}:
-                        return True
-                if size > cut_after:
-                    response.close()
-        return False
-
-    async def read_all(
-        self, http: ClientSession, url: Callable[[], str], rng: random.Random
-    ) -> None:
-        """Come back until the end is read."""
-        async with asyncio.timeout(100):
-            while True:
-                try:
-                    if await self.read(http, url(), rng.randrange(100, 9000)):
-                        return
-                except (ClientError, OSError):
-                    await asyncio.sleep(0.02)
-
-
-def cutting(rng: random.Random) -> Callable[[bytes], int | None]:
-    def cut(data: bytes) -> int | None:
-        return rng.randrange(len(data)) if data and rng.random() < 0.1 else None
-
-    return cut
-
-
-def talking(rng: random.Random) -> Script:
-    async def script(stage: Stage) -> None:
-        await stage.send(STARTED)
-        for _ in range(rng.randrange(5, 30)):
-            await stage.send(*(text(rng.choice(PIECES)) for _ in range(rng.randrange(1, 4))))
-            await asyncio.sleep(rng.random() * 0.02)
-        await stage.send(FINISHED)
-
-    return script
-
-
-async def test_200_runs_read_across_cuts_are_the_log_byte_for_byte(
-    pocketbase: RunningPocketBase, runner: FakeRunner, alice: User
-) -> None:
-    """Readers hang up, the runner's connections break inside events, a gateway goes and comes."""
-    rng = random.Random(5)
-    runner.script, runner.cut_after = talking(rng), cutting(rng)
-    settings = [gateway_settings(pocketbase, runner_url=runner.url) for _ in range(2)]
-    readers: dict[str, SseReader] = {}
-    async with AsyncExitStack() as stack:
-        steady = await stack.enter_async_context(run_gateway(settings[0]))
-        urls = [steady.url]
-
-        async def come_and_go() -> None:
-            while True:
-                async with run_gateway(settings[1]) as gateway:
-                    urls.append(gateway.url)
-                    await asyncio.sleep(0.5)
-                    urls.remove(gateway.url)
-                await asyncio.sleep(0.1)
-
-        headers = {"Authorization": alice.token}
-        timeout = ClientTimeout(total=None, sock_read=20)
-        http = await stack.enter_async_context(ClientSession(headers=headers, timeout=timeout))
-        restless = asyncio.create_task(come_and_go())
-        tasks = []
-        for number in range(200):
-            async with steady.request(
-                "POST", RUNS, user=alice, json={"prompt": f"Nummer {number}"}
-            ) as response:
-                run_id = (await response.json())["id"]
-            reader = readers[run_id] = SseReader()
-
-            def somewhere(run_id: str = run_id) -> str:
-                return f"{rng.choice(urls)}{RUNS}/{run_id}/events"
-
-            tasks.append(asyncio.create_task(reader.read_all(http, somewhere, rng)))
-        await asyncio.gather(*tasks)
-        restless.cancel()
-        await asyncio.wait({restless})
-
-    assert len(readers) == 200
-    assert sum(reader.connections for reader in readers.values()) > 400
-    for run_id, reader in readers.items():
-        assert reader.log == runner.runs[run_id].log
-        assert [number for number, _ in reader.events] == list(range(len(reader.events)))
 
 
 async def test_a_cut_between_gateway_and_runner_is_not_seen(
@@ -203,18 +79,16 @@ async def test_a_killed_gateway_costs_a_run_nothing(
             async with http.get(
                 f"{url}/opencode/stream?prompt=x", headers={"Accept": SSE}
             ) as response:
-                run_id, buffer = response.headers["X-Run-ID"], b""
+                run_id = response.headers["X-Run-ID"]
                 while len(reader.events) < 4:
-                    buffer += await response.content.readany()
-                    *blocks, buffer = buffer.split(b"\n\n")
-                    for block in blocks:
-                        reader.take(block)
+                    assert not reader.feed(await response.content.readany())
+                reader.cut()
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
         go.set()
         async with started(env, tmp_path / "2") as process:
             await until_up(url, process)
-            assert await reader.read(http, f"{url}{RUNS}/{run_id}/events", 1 << 20)
+            assert await read_once(reader, http, f"{url}{RUNS}/{run_id}/events")
 
             def recorded() -> bool:
                 path = f"/api/collections/runs/records/{run_id}"
