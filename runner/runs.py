@@ -108,7 +108,7 @@ class RunService:
         if self.is_draining:
             raise RunnerRestarting(retry_after_s=_RESTART_RETRY_AFTER_S)
         with ExitStack() as admission:
-            ticket = admission.enter_context(self._scheduler.admission(start.subject))
+            ticket = admission.enter_context(self._scheduler.admission(start.subject, body))
             state = RunState(
                 run_id=start.run_id,
                 subject=start.subject,

@@ -29,6 +29,7 @@ class _Promise:
     due: float
     number: int
     subject: str = field(compare=False)
+    request: str = field(compare=False)
 
 
 class Promises:
@@ -47,21 +48,27 @@ class Promises:
     def __len__(self) -> int:
         return len(self._line)
 
-    def admits(self, subject: str, *, free: int, now: float) -> bool:
-        """Say whether *subject* may have one of *free* places; one who has it waits no longer."""
+    def admits(self, subject: str, request: str, *, free: int, now: float) -> bool:
+        """Say whether *subject* may have one of *free* places; who has it waits no longer.
+
+        Args:
+            request: What is asked for; who asks for the same again is the same caller.
+        """
         self._forget_lapsed(now)
-        own = self._first_of(subject)
+        own = self._own(subject, request, now)
         is_due = own is not None and own.due <= now
-        if free <= 0 or not (is_due or self._can_spare_one(free, now)):
+        others = [promise for promise in self._line if promise is not own]
+        if free <= 0 or not (is_due or self._can_spare_one(others, free, now)):
             return False
-        if own is not None and is_due:
-            self._line.remove(own)
+        self._line = others
         return True
 
-    def refuse(self, subject: str, *, free: int, now: float) -> int:
+    def refuse(self, subject: str, request: str, *, free: int, now: float) -> int:
         """Return in how many seconds *subject*, who was not admitted, will most likely be."""
-        own = self._first_of(subject)
-        if own is not None and own.due <= now:  # it took longer than expected: keeps its place
+        own = self._own(subject, request, now)
+        if own is not None and own.due > now:  # came too early: nothing has changed
+            return math.ceil(own.due - now)
+        if own is not None:  # it took longer than expected: keeps its place
             ahead = self._line.index(own)
             self._line.remove(own)
         else:
@@ -73,22 +80,26 @@ class Promises:
         seconds = min(_LONGEST_S, max(1, math.ceil(seconds)))
         if len(self._line) < _MAX_PROMISES and self._count_of(subject) < _MAX_OF_ONE:
             self._last_number += 1
-            insort(self._line, _Promise(now + seconds, self._last_number, subject))
+            insort(self._line, _Promise(now + seconds, self._last_number, subject, request))
         return seconds
 
     def _forget_lapsed(self, now: float) -> None:
         if self._line and self._line[0].due + _KEPT_S < now:
             self._line = [promise for promise in self._line if promise.due + _KEPT_S >= now]
 
-    def _first_of(self, subject: str) -> _Promise | None:
-        return next((promise for promise in self._line if promise.subject == subject), None)
+    def _own(self, subject: str, request: str, now: float) -> _Promise | None:
+        """Return what the caller was promised; else what is due to the same subject."""
+        of_subject = [promise for promise in self._line if promise.subject == subject]
+        same = (promise for promise in of_subject if promise.request == request)
+        due = (promise for promise in of_subject if promise.due <= now)
+        return next(same, None) or next(due, None)
 
     def _count_of(self, subject: str) -> int:
         return sum(promise.subject == subject for promise in self._line)
 
-    def _can_spare_one(self, free: int, now: float) -> bool:
-        """Say whether all promises can be kept though one place fewer is free."""
+    def _can_spare_one(self, line: list[_Promise], free: int, now: float) -> bool:
+        """Say whether the promises in *line* can be kept though one place fewer is free."""
         return all(
             max(0.0, promise.due - now) >= self._pace.time_for(number + 1 - free, now)
-            for number, promise in enumerate(self._line, start=1)
+            for number, promise in enumerate(line, start=1)
         )

@@ -78,13 +78,17 @@ class Scheduler:
         return len(self._queue)
 
     @contextmanager
-    def admission(self, subject: str) -> Iterator[Ticket]:
+    def admission(self, subject: str, request: str = "") -> Iterator[Ticket]:
         """Admit a run of *subject*; leaving the block gives back its slot or its place.
+
+        Args:
+            subject: Whose run.
+            request: What is asked for: the same again, after a refusal, is the same caller.
 
         Raises:
             QueueFull: What is free is promised to others, if anything is; says when to come again.
         """
-        if (retry_after_s := self._refused_for_s(subject)) is not None:
+        if (retry_after_s := self._refused_for_s(subject, request)) is not None:
             raise QueueFull(retry_after_s=retry_after_s)
         ticket = Ticket(subject)
         self._queue.add(subject, ticket)
@@ -110,14 +114,15 @@ class Scheduler:
     def _watch_pace(self) -> None:
         self._pace.watch(self._now(), full=self.waiting > 0 or self.running >= self.slots)
 
-    def _refused_for_s(self, subject: str) -> int | None:
+    def _refused_for_s(self, subject: str, request: str) -> int | None:
         """Return when *subject* will most likely be admitted; None: now."""
         free, now = self._free_for(subject), self._now()
-        if self._promises.admits(subject, free=free, now=now):
+        if self._promises.admits(subject, request, free=free, now=now):
             return None
-        if self._may_run(subject) and self.slots - self.running > math.isqrt(self.slots):
+        idle = self.slots - self.running
+        if self._may_run(subject) and (idle == self.slots or idle > math.isqrt(self.slots)):
             return None  # to keep so many slots empty for others would be a waste
-        return self._promises.refuse(subject, free=free, now=now)
+        return self._promises.refuse(subject, request, free=free, now=now)
 
     def _free_for(self, subject: str) -> int:
         """Return how many places *subject* could have now."""

@@ -43,6 +43,7 @@ class Load:
     Attributes:
         times: How many times as many.
         loyal: Which share of those who are refused comes again, half a second late at most.
+        same_request: Whether they ask for the same then.
         kept, broken: How it went for those, once the beginning was over.
         busy_s: What slots worked while callers came.
     """
@@ -53,6 +54,7 @@ class Load:
     loyal: float = 1.0
     users: int = 1000
     callers: int = 1000
+    same_request: bool = True
     kept: int = 0
     broken: int = 0
     busy_s: float = 0.0
@@ -70,7 +72,7 @@ class Load:
         at = 0.0
         for number in range(self.callers):
             at += self._chance.expovariate(self.times * SLOTS / self.mean_s)
-            self._plan(at, partial(self._come, f"user{number % self.users}"))
+            self._plan(at, partial(self._come, f"user{number % self.users}", str(number)))
         self.length_s = at
 
     def run(self) -> Load:
@@ -85,17 +87,18 @@ class Load:
     def _plan(self, at: float, happen: Callable[[], None]) -> None:
         heapq.heappush(self._agenda, (at, next(self._order), happen))
 
-    def _come(self, who: str, *, again: bool = False) -> None:
+    def _come(self, who: str, request: str, *, again: bool = False) -> None:
         stack = ExitStack()
         counts = again and self._now > 5 * self.mean_s
         try:
-            self._waiting[stack.enter_context(self._scheduler.admission(who))] = stack
+            self._waiting[stack.enter_context(self._scheduler.admission(who, request))] = stack
             self.kept += counts
         except QueueFull as refused:
             self.broken += counts
             if self._now < self.length_s and self._chance.random() < self.loyal:
+                next_request = request if self.same_request else f"{request}+"
                 back = self._now + (refused.retry_after_s or 0) + self._chance.uniform(0, 0.5)
-                self._plan(back, partial(self._come, who, again=True))
+                self._plan(back, partial(self._come, who, next_request, again=True))
 
     def _begin(self, stack: ExitStack) -> None:
         duration = self.duration(self._chance)
@@ -105,9 +108,11 @@ class Load:
 
 @pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize("users", [8, 1000])
-def test_who_comes_when_told_gets_in(name: str, users: int) -> None:
+@pytest.mark.parametrize("same_request", [True, False], ids=["the same", "another"])
+def test_who_comes_when_told_gets_in(name: str, users: int, *, same_request: bool) -> None:
     """In nine of ten cases at least, however long runs take; and the slots stay busy."""
-    load = Load(duration=DURATIONS[name][0], mean_s=DURATIONS[name][1], users=users).run()
+    duration, mean_s = DURATIONS[name]
+    load = Load(duration=duration, mean_s=mean_s, users=users, same_request=same_request).run()
 
     assert load.kept > 100
     assert load.kept / (load.kept + load.broken) >= 0.9
@@ -127,7 +132,7 @@ def test_those_refused_together_are_told_different_times() -> None:
     """There is one place after the other, not one for all."""
     promises = Promises(Pace(slots=2), places=3)
 
-    told = [promises.refuse(f"user{number}", free=0, now=0.0) for number in range(20)]
+    told = [promises.refuse(f"user{number}", "x", free=0, now=0.0) for number in range(20)]
 
     assert told == sorted(told)
     assert len(set(told)) > 10
@@ -136,35 +141,49 @@ def test_those_refused_together_are_told_different_times() -> None:
 def test_a_newcomer_does_not_get_what_was_promised() -> None:
     """The caller who was told to come now does."""
     promises = Promises(Pace(slots=2), places=3)
-    due = promises.refuse("loyal", free=0, now=0.0)
+    due = promises.refuse("loyal", "x", free=0, now=0.0)
 
-    assert not promises.admits("newcomer", free=1, now=due)
-    assert promises.admits("newcomer", free=2, now=due)
-    assert promises.admits("loyal", free=1, now=due)
-    assert promises.admits("newcomer", free=1, now=due)
+    assert not promises.admits("newcomer", "x", free=1, now=due)
+    assert promises.admits("newcomer", "x", free=2, now=due)
+    assert promises.admits("loyal", "x", free=1, now=due)
+    assert promises.admits("newcomer", "x", free=1, now=due)
+
+
+def test_who_comes_too_early_is_told_the_same_and_takes_nothing_from_others() -> None:
+    """A client that asks every second has one promise, and uses it as soon as it can."""
+    promises = Promises(Pace(slots=2), places=3)
+    due = promises.refuse("hasty", "x", free=0, now=0.0)
+
+    told = [promises.refuse("hasty", "x", free=0, now=float(now)) for now in range(1, due)]
+
+    assert told == [due - now for now in range(1, due)]
+    assert len(promises) == 1
+    assert not promises.admits("newcomer", "x", free=1, now=due - 1)
+    assert promises.admits("hasty", "x", free=1, now=due - 1)
+    assert promises.admits("newcomer", "x", free=1, now=due - 1)
 
 
 def test_a_promise_lapses() -> None:
     """Who doesn't come is not waited for."""
     promises = Promises(Pace(slots=2), places=3)
-    due = promises.refuse("gone", free=0, now=0.0)
+    due = promises.refuse("gone", "x", free=0, now=0.0)
 
-    assert not promises.admits("newcomer", free=1, now=due + 2)
-    assert promises.admits("newcomer", free=1, now=due + 10)
+    assert not promises.admits("newcomer", "x", free=1, now=due + 2)
+    assert promises.admits("newcomer", "x", free=1, now=due + 10)
     assert len(promises) == 0
 
 
 def test_who_is_refused_again_stays_ahead_of_the_others() -> None:
     """A promise that could not be kept is made up for first."""
     promises = Promises(Pace(slots=2), places=3)
-    first_due = promises.refuse("first", free=0, now=0.0)
-    second_due = promises.refuse("second", free=0, now=0.0)
-    promises.refuse("third", free=0, now=0.0)
+    first_due = promises.refuse("first", "x", free=0, now=0.0)
+    second_due = promises.refuse("second", "x", free=0, now=0.0)
+    promises.refuse("third", "x", free=0, now=0.0)
 
-    again = promises.refuse("first", free=0, now=first_due)
+    again = promises.refuse("first", "x", free=0, now=first_due)
 
     assert first_due + again <= second_due + again
-    assert again <= promises.refuse("newcomer", free=0, now=first_due)
+    assert again <= promises.refuse("newcomer", "x", free=0, now=first_due)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 5)), max_size=3000))
@@ -173,8 +192,8 @@ def test_what_is_remembered_is_bounded(calls: list[tuple[str, float]]) -> None:
     promises, now = Promises(Pace(slots=2), places=3), 0.0
     for subject, later_s in calls:
         now += later_s
-        if not promises.admits(subject, free=0, now=now):
-            assert 1 <= promises.refuse(subject, free=0, now=now) <= 3600
+        if not promises.admits(subject, "x", free=0, now=now):
+            assert 1 <= promises.refuse(subject, "x", free=0, now=now) <= 3600
     assert len(promises) <= 3 * 100
 
 

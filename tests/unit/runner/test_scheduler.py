@@ -78,6 +78,15 @@ async def test_more_than_the_queue_holds_is_refused_with_a_time_to_come_again() 
         assert (small.running, small.waiting) == (1, 1)
 
 
+async def test_nothing_is_kept_for_others_where_nothing_runs() -> None:
+    """Who was told to come later, and nobody else, would be waited for."""
+    small = scheduler(slots=1, queue_size=0)
+    with small.admission("a"), pytest.raises(QueueFull), small.admission("b"):
+        pass
+    with small.admission("c") as ticket:
+        assert ticket.has_slot
+
+
 async def test_one_user_never_has_more_than_their_share_of_slots() -> None:
     """More of the same user wait although slots are free; others don't."""
     shared = scheduler(slots=3, per_subject=1)
