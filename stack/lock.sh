@@ -18,10 +18,11 @@ compile pyproject.toml --output-file requirements.lock
 compile pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock
 compile --group node --output-file requirements-node.lock
 compile --group bench --output-file requirements-bench.lock
+compile --no-deps tests/compose/docker-compose-1.in --output-file tests/compose/docker-compose-1.lock
 
 npm install --package-lock-only --cache .cache/npm
 
-if grep -n '://' requirements*.lock package-lock.json; then
+if grep -n '://' requirements*.lock tests/compose/*.lock package-lock.json; then
     echo "make: a lock file names a host" >&2
     exit 1
 fi

@@ -42,7 +42,7 @@ find_engine() {
     fi
     [ "$(uname -s)" = Linux ] || skip "none answers, and only Linux can start its own"
     [ "$(id -u)" = 0 ] || skip "none answers, and starting one takes root"
-    command -v dockerd >/dev/null || install_packages docker.io iptables ||
+    command -v dockerd >/dev/null || install_packages docker.io iptables iproute2 ||
         skip "dockerd is not installed (as root, COMPOSE_TEST_INSTALL=1 installs Debian's docker.io)"
     grep -q overlay /proc/filesystems || modprobe overlay 2>/dev/null || skip "this kernel has no overlay file system"
     start_engine

@@ -1,0 +1,95 @@
+"""Everything that reads compose files can read ours: `docker compose` is what the others use."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp.test_utils import unused_port
+
+from tests.support.compose import FILES, ComposeStack, new_user
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+
+_LOCK = Path(__file__).with_name("docker-compose-1.lock")
+_CACHE = Path(__file__).parents[2] / ".cache"
+
+
+@pytest.fixture(scope="module")
+def docker_compose() -> str:
+    """docker-compose 1.29.2, in a virtual environment of its own."""
+    venv = _CACHE / f"docker-compose-{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]}"
+    program = venv / "bin" / "docker-compose"
+    if not program.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+        pip = [str(venv / "bin" / "pip"), "install", "--quiet", "--no-deps", "--require-hashes"]
+        done = subprocess.run(
+            [*pip, "-r", str(_LOCK)], capture_output=True, text=True, timeout=300, check=False
+        )
+        if done.returncode != 0:
+            pytest.skip(f"docker-compose 1.29.2 can't be installed here: {done.stderr[-300:]}")
+    return str(program)
+
+
+@pytest.fixture
+def old_stack(built: ComposeStack, docker_compose: str) -> Iterator[ComposeStack]:
+    """The stack, brought up by docker-compose 1.29.2."""
+    environ = {
+        **built.environ,
+        "COMPOSE_PROJECT_NAME": f"{built.project}-old",
+        "GATEWAY_PORT": str(unused_port()),
+    }
+    stack = ComposeStack(program=(docker_compose,), environ=environ)
+    try:
+        stack.compose("up", "--detach", "--no-build")
+        stack.until_healthy()
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "2")
+
+
+def test_docker_compose_1_29_runs_it(old_stack: ComposeStack, secrets_dir: Path) -> None:
+    """The main job, with the same walls; and nothing is left of it."""
+    password = (secrets_dir / "pb_superuser_password").read_text().strip()
+    anna = new_user(old_stack.origin, password)
+
+    answer = anna.text("say hello")
+
+    assert answer == "Hello from the provider.\n[✔ User Anna - Fertig!]\n"
+    runner = old_stack.inspect("runner")["HostConfig"]
+    assert runner["ReadonlyRootfs"]
+    assert runner["CapDrop"] == ["ALL"]
+    assert any("seccomp" in option for option in runner["SecurityOpt"])
+    old_stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "2")
+    assert old_stack.left() == []
+
+
+def test_docker_stack_deploy_reads_the_base(built: ComposeStack) -> None:
+    """compose.yaml is the base of a stack; what only one host knows is not in it."""
+    known = subprocess.run(
+        ["docker", "stack", "config", "--help"],
+        env=built.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "--compose-file" not in known.stdout:
+        pytest.skip("this docker has no `docker stack config`")
+
+    read = built.docker("stack", "config", "--compose-file", FILES[0])
+
+    assert "read_only: true" in read
+    assert "internal: true" in read
+
+
+@pytest.mark.parametrize("profile", ["edge", "tools"])
+def test_profiles_are_read(built: ComposeStack, profile: str) -> None:
+    """By version 2; version 1 has them from 1.28 on."""
+    assert profile in built.compose("config", "--profiles").split()
