@@ -39,11 +39,12 @@ async def reached(
     [
         ("booting", Plan()),
         ("model", Plan(hang=True)),
+        ("model", Plan(status=503, retry_after="5")),
         ("model", Plan(pieces=["a"] * 500, interval_s=0.1)),
         ("tool", Plan(tools=[("bash", {"command": SLEEPER, "description": "x"})])),
         ("person", Plan(tools=[("bash", {"command": "ls", "description": "x"})])),
     ],
-    ids=["booting", "provider-silent", "provider-streaming", "tool", "person"],
+    ids=["booting", "provider-silent", "provider-retry", "provider-streaming", "tool", "person"],
 )
 async def test_a_cancelled_run_is_gone_soon(
     runner: RunningRunner, provider: FakeProvider, phase: Phase, plan: Plan

@@ -241,6 +241,18 @@ async def test_what_exceeds_the_bound_becomes_one_honest_gap(tmp_path: Path) -> 
     assert [e.seq for e in decoded(await read(run_log, gaps[0].from_))] == [50, 51]
 
 
+async def test_a_line_larger_than_the_bound_is_missing_as_a_whole(tmp_path: Path) -> None:
+    """And so is what follows: a text with a hole in it would look whole."""
+    run_log = logs_in(tmp_path, limit_bytes=1000).create(meta())
+    write(run_log, STARTED, *texts("a", "x" * 100_000, "b"), FINISHED)
+
+    told = decoded(await read(run_log))
+
+    assert told[2] == events.StreamGap(seq=3, from_=2, to=3)
+    assert [event.seq for event in told] == [0, 1, 3, 4]
+    assert run_log.size < 1300
+
+
 async def test_a_full_disk_costs_events_and_not_the_run(tmp_path: Path) -> None:
     """What can't be written becomes a gap; the end is told even then."""
     run_log = logs_in(tmp_path).create(meta())
