@@ -64,22 +64,27 @@ class StackProcess:
             assert self.process.poll() is None, f"it ended: {self.err.read_text()}"
             assert time.monotonic() < deadline, f"not up: {self.err.read_text()}"
             time.sleep(0.05)
+        self.look_around()
+
+    def look_around(self) -> None:
+        """Take note of the processes there are now."""
         self.seen.update(descendants(self.process.pid))
 
     def end(self, sig: signal.Signals = signal.SIGTERM) -> int:
         """Send *sig* to this one process and wait for its end; return the exit status."""
-        self.seen.update(descendants(self.process.pid))
+        self.look_around()
         self.process.send_signal(sig)
         return self.process.wait(_GONE_WITHIN_S)
 
     def left_behind(self, *, within_s: float = _GONE_WITHIN_S) -> list[int]:
         """Return what is still alive of it, once nothing is or *within_s* is over."""
         deadline = time.monotonic() + within_s
-        while (left := self._alive()) and time.monotonic() < deadline:
+        while (left := self.alive()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return left
 
-    def _alive(self) -> list[int]:
+    def alive(self) -> list[int]:
+        """Return what is alive of it."""
         tree = [pid for pid in self.seen if _is_running(pid)]
         return sorted({*tree, *mentioning(str(self.data_dir))})
 
@@ -92,6 +97,7 @@ def start_stack(
     logs = data_dir.with_name(f"{data_dir.name}-{time.monotonic_ns()}")
     out, err = logs.with_suffix(".out"), logs.with_suffix(".err")
     usual = {"GATEWAY_PORT": "0", "POCKETBASE_PORT": "0", "PORT": "0", "RUNNER_WARM_POOL": "0"}
+    usual |= {"GATEWAY_METRICS_PORT": "0", "RUNNER_METRICS_PORT": "0"}
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(
             command,
