@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
-_CONTAINER_USER = 10001  # as in Dockerfile
+CONTAINER_USER = 10001  # as in Dockerfile
 _GIVEN = "openai_api_key"
 
 
@@ -70,7 +70,7 @@ def for_containers(folder: Path) -> list[Path]:
         make = GENERATED.get(name.upper(), str)  # of the given one: an empty file
         write(path, make(), mode=0o400 if os.geteuid() == 0 else 0o444)
         if os.geteuid() == 0:
-            os.chown(path, _CONTAINER_USER, _CONTAINER_USER)
+            os.chown(path, CONTAINER_USER, CONTAINER_USER)
         made.append(path)
     return made
 

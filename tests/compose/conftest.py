@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp.test_utils import unused_port
 
-from stack.generate import for_containers
+from stack.generate import CONTAINER_USER, for_containers
 from tests.support.compose import ComposeStack, new_user
 
 if TYPE_CHECKING:
@@ -49,7 +49,18 @@ def secrets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def environ(engine: dict[str, str], secrets_dir: Path) -> dict[str, str]:
+def backups(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the containers' user may write into."""
+    folder = tmp_path_factory.mktemp("backups")
+    if os.geteuid() == 0:
+        os.chown(folder, CONTAINER_USER, CONTAINER_USER)
+    else:
+        folder.chmod(0o777)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environ(engine: dict[str, str], secrets_dir: Path, backups: Path) -> dict[str, str]:
     """What the operator has set."""
     return {
         **engine,
@@ -57,6 +68,7 @@ def environ(engine: dict[str, str], secrets_dir: Path) -> dict[str, str]:
         "COMPOSE_PROJECT_NAME": f"ocm-test-{os.getpid()}",
         "GATEWAY_PORT": str(unused_port()),
         "SECRETS_DIR": str(secrets_dir),
+        "BACKUP_DIR": str(backups),
         "GATEWAY_RECONCILE_S": "2",
         "RUNNER_WARM_POOL": "0",
     }
