@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,14 @@ def _parts(warm: int, cold: int) -> dict[str, Callable[[Report, Source], Awaitab
     }
 
 
-async def main() -> None:
-    """Do what the command line asks for."""
+async def main() -> int:
+    """Do what the command line asks for; return the exit status."""
     parts = _parts(warm=10, cold=4)
     arguments = _arguments(list(parts))
     parts = _parts(arguments.warm, arguments.cold)
     began = time.monotonic()
     report = Report(_machine())
+    status = 0
     for name in arguments.parts or parts:
         started = time.monotonic()
         try:
@@ -61,6 +63,10 @@ async def main() -> None:
                 await parts[name](report, provider)
         except ToolMissing as exc:
             report.left_out[name] = str(exc)
+        except Exception as exc:  # noqa: BLE001 - the other parts take minutes, too
+            traceback.print_exc()
+            report.left_out[name] = f"it failed: {exc}"
+            status = 1
         _say(f"{name}: {time.monotonic() - started:.0f} s")
     report.machine |= {
         "load_after": round(os.getloadavg()[0], 1),
@@ -69,6 +75,7 @@ async def main() -> None:
     if not arguments.parts:
         _write(report)
     sys.stdout.write(report.tables() + "\n")
+    return status
 
 
 def _write(report: Report) -> None:
@@ -111,4 +118,4 @@ def _say(words: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    sys.exit(uvloop.run(main()))

@@ -154,7 +154,7 @@ class Report:
         return "\n".join(lines)
 
     def _rest(self) -> str:
-        return "\n".join(f"- Left out: {part}, as {why}." for part, why in self.left_out.items())
+        return "\n".join(f"- Left out: {part} ({why})." for part, why in self.left_out.items())
 
 
 def amount(number: float, unit: str = "") -> str:

@@ -26,6 +26,8 @@ _WAITING = (10, 100, 1000)
 _SETTLED_S = 0.5
 _KIB = 1 << 10
 _MOVES = 3
+_ALONE = "delay of a stream that runs, nobody waiting"
+_ALONE_S = 3.0
 _MOVE_S = 1.5
 _LOOK_EVERY_S = 0.02
 _PATIENCE_S = 2.0
@@ -63,45 +65,56 @@ async def _at_once(report: Report, provider: Source) -> None:
 
 async def _waiting(report: Report, provider: Source, whole: Service) -> None:
     """One slot streams, the other one is what all the others wait for."""
-    alone = "delay of the stream that runs, nobody waiting"
     for count in (0, *_WAITING):
-        took_s = 8.0 + count / 100
-        provider.each(pieces=int(took_s / 0.05), interval_s=0.05)
+        provider.each(pieces=10_000, interval_s=0.05)
         async with whole.streams(1) as running:
             await running.until_all_speak()
-            if not count:
-                await asyncio.sleep(3)
+            if count:
+                await _behind(report, provider, whole, running, count)
             else:
-                await _behind(report, provider, whole, count)
-            lone = [1000 * delay for delay in running.delays_s]
-        row = alone if not count else f"the same, {count} waiting"
-        report.spread(WAITING, row, lone, "ms", baseline=alone if count else "")
+                await asyncio.sleep(_ALONE_S)
+                report.spread(WAITING, _ALONE, _delays_ms(running, 1), "ms")
         await whole.until_idle()
 
 
-async def _behind(report: Report, provider: Source, whole: Service, count: int) -> None:
+async def _behind(
+    report: Report, provider: Source, whole: Service, running: Streams, count: int
+) -> None:
     """Let *count* wait, and move on a few times."""
-    few = min(_WAITING)
     pids = whole.part("gateway"), whole.part("runner")
     provider.each(pieces=2, interval_s=_MOVE_S)
     before = [proportional(part) for part in pids]
+    coming = running.pieces
     async with whole.streams(_MOVES) as moving, whole.streams(count, pattern=POSITION) as waiting:
         await waiting.until_all_speak()
         waiting.check()
+        all_there = running.pieces
         after = [proportional(part) for part in pids]
         admitted = [1000 * stream.first_s for stream in waiting.streams]
         moved = await _moves(moving, waiting)
-    for name, unit, samples in (
-        ("until it knows its place", "ms", admitted),
-        ("until all know their new places", "ms", moved),
+    few = min(_WAITING)
+    for name, samples in (
+        ("until each knows its place", admitted),
+        ("until all know their new places", moved),
     ):
         baseline = "" if count == few else f"{few} waiting: {name}"
-        report.spread(WAITING, f"{count} waiting: {name}", samples, unit, baseline=baseline)
+        report.spread(WAITING, f"{count} waiting: {name}", samples, "ms", baseline=baseline)
+    for name, delays in (
+        ("arrive", _delays_ms(running, coming, all_there)),
+        ("wait and move on", _delays_ms(running, all_there)),
+    ):
+        report.spread(WAITING, f"the same, while {count} {name}", delays, "ms", baseline=_ALONE)
     for name, was, is_ in zip(("gateway", "runner"), before, after, strict=True):
         words = f"memory of the {name} for each"
         baseline = "" if count == few else f"{few} waiting: {words}"
         each = (is_ - was) / count / _KIB
         report.add(WAITING, f"{count} waiting: {words}", each, "KiB", baseline=baseline)
+
+
+def _delays_ms(running: Streams, first: int, end: int | None = None) -> list[float]:
+    """Return the delays of the stream that runs, from its piece *first* to before *end*."""
+    delays = running.streams[0].delays_s[first:end]
+    return [1000 * delay for delay in delays or running.streams[0].delays_s[-1:]]
 
 
 async def _moves(moving: Streams, waiting: Streams) -> list[float]:

@@ -68,7 +68,7 @@ def test_a_row_stands_beside_its_baseline(report: Report) -> None:
     assert "| ours | 500 MiB |  |  |  | 1.25 | bare | 2 |" in table
     assert "| delay | at most 10.0 ms | 2.00 ms | met |" in table
     assert "| fairness | at least 0.950 | 0.900 | **missed** |" in table
-    assert table[-1] == "- Left out: gateway, as nginx is not installed."
+    assert table[-1] == "- Left out: gateway (nginx is not installed)."
 
 
 def test_the_document_gets_the_last_figures_and_keeps_the_rest(
