@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from runner.run_log.meta import RunMeta
 
 _CODE = "runner-restarted"
+_USAGE = b'"usage.updated"'
 
 
 def recover(directory: Path, meta: RunMeta) -> tuple[RunMeta, int, bool]:
@@ -36,6 +39,7 @@ def recover(directory: Path, meta: RunMeta) -> tuple[RunMeta, int, bool]:
     try:
         told = os.fstat(fd)
         size, last = _last_event(fd, told.st_size)
+        used = _last_usage(fd, size)
         if size < told.st_size:
             os.ftruncate(fd, size)
         had_ended = isinstance(last, events.Terminal)
@@ -50,10 +54,27 @@ def recover(directory: Path, meta: RunMeta) -> tuple[RunMeta, int, bool]:
         os.close(fd)
     if not had_ended or meta.state.ended_at is None:
         progress = Progress(meta.state)
+        if used is not None:
+            progress.take(used, datetime.fromtimestamp(told.st_mtime, UTC))
         progress.take(last, datetime.fromtimestamp(told.st_mtime, UTC))
         meta = meta.model_copy(update={"state": progress.state})
         write_meta(directory, meta)
     return meta, size, had_ended
+
+
+def _last_usage(fd: int, end: int) -> events.UsageUpdated | None:
+    """Return what the run was last told to have used: it is paid for, though the run died."""
+    if not end:
+        return None
+    with mmap.mmap(fd, end, prot=mmap.PROT_READ) as lines:
+        while (found := lines.rfind(_USAGE, 0, end)) >= 0:
+            start = lines.rfind(b"\n", 0, found) + 1
+            with suppress(ValidationError):
+                event = decode_event(lines[start : lines.find(b"\n", found)])
+                if isinstance(event, events.UsageUpdated):
+                    return event
+            end = start  # a tool's input that looks like it
+    return None
 
 
 def _last_event(fd: int, size: int) -> tuple[int, RunEvent | None]:

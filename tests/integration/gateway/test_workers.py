@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aiohttp import ClientError, ClientSession
+
 from tests.support.fake_runner import FINISHED, STARTED, text
 from tests.support.gateway_process import (
     environment,
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from aiohttp import ClientSession
 
     from tests.support.fake_runner import FakeRunner, Stage
     from tests.support.pocketbase import RunningPocketBase, User
@@ -175,6 +175,32 @@ async def recorded(session: ClientSession) -> dict[str, str]:
     """Return the statuses of the runs that stand in PocketBase."""
     async with session.get("/api/collections/runs/records") as response:
         return {record["id"]: record["status"] for record in (await response.json())["items"]}
+
+
+async def test_each_worker_counts_for_itself(
+    pocketbase: RunningPocketBase, runner: FakeRunner, tmp_path: Path
+) -> None:
+    """Prometheus asks each at a port of its own; together they are the gateway."""
+    port = free_port()
+    settings = {"GATEWAY_METRICS_PORT": str(port), "GATEWAY_WORKERS": "2"}
+    async with gateway_of(pocketbase, runner, tmp_path, **settings):
+        counted = [await requests_counted(each) for each in (port, port + 10)]
+
+    assert sorted(counted) == [0, 1]  # `until_up` asked one of them
+
+
+async def requests_counted(port: int) -> float:
+    """Return how many requests the worker whose metrics are at *port* has answered."""
+    async with ClientSession() as http, asyncio.timeout(WITHIN_S):
+        while True:
+            try:
+                async with http.get(f"http://127.0.0.1:{port}/metrics") as response:
+                    lines = (await response.text()).splitlines()
+            except ClientError:  # it is not up yet
+                await asyncio.sleep(0.05)
+            else:
+                name = "gateway_requests_total{"
+                return sum(float(li.split()[-1]) for li in lines if li.startswith(name))
 
 
 async def test_workers_do_not_outlive_their_parent(

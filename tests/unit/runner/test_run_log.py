@@ -193,6 +193,22 @@ async def test_a_log_cut_at_any_byte_is_whole_again_after_recovery(
         shutil.rmtree(copy)
 
 
+async def test_what_a_killed_run_has_used_is_still_known(tmp_path: Path) -> None:
+    """The latest word of it, whatever else in the log looks like one."""
+    used = events.UsageUpdated(input_tokens=10, output_tokens=2, cost_usd=0.5)
+    fake = events.ToolStarted(id="1", name="x", title="x", input={"type": "usage.updated"})
+    first = events.UsageUpdated(input_tokens=1)
+    write(logs_in(tmp_path).create(meta()), STARTED, first, used, fake, *texts("a"))
+    logs = logs_in(tmp_path)
+
+    await logs.recover()
+
+    recovered = logs.get(RUN_ID)
+    assert recovered is not None
+    assert recovered.state.usage == events.Usage(input_tokens=10, output_tokens=2, cost_usd=0.5)
+    assert recovered.state.error_code == "runner-restarted"
+
+
 async def test_recovering_again_changes_nothing(tmp_path: Path) -> None:
     """A runner that is killed twice tells its readers one end."""
     write(logs_in(tmp_path).create(meta()), STARTED, *texts("a"))
