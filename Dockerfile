@@ -180,7 +180,9 @@ LABEL org.opencontainers.image.title="OpenCode Multiuser: spawner" \
       org.opencontainers.image.description="Starts a container for each run, and nothing else" \
       org.opencontainers.image.version="${APP_VERSION}"
 ENV LOG_FORMAT=json
+RUN install -d -o app -g app -m 0711 /run/spawner
 USER app
+VOLUME /run/spawner
 ENTRYPOINT ["python", "-m", "runner.spawner"]
 
 # What a run sees. Its user, command and mounts are the spawner's to say: runner/spawner/profile.py.

@@ -27,7 +27,7 @@ WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run backup secrets test test-compose test-attacks soak neighbours bench endurance check lint types fmt lock docs clean
+.PHONY: help run backup secrets test test-compose test-docker test-attacks soak neighbours bench endurance check lint types fmt lock docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
 
 test-compose:  ## Build the images and run the stack of containers (skips where no Docker engine can run)
 	$(WITH_DEV) .venv/bin/python -m pytest -m compose tests/compose $(PYTEST_ARGS)
+
+test-docker:  ## Sandboxes as containers: contract, attacks, real runs (skips where no Docker engine can run)
+	$(WITH_TEST) tests/support/with_engine.sh .venv/bin/python -m pytest -k docker $(PYTEST_ARGS) \
+		tests/contract tests/attacks tests/integration/runner/test_docker.py
 
 test-attacks:  ## Only the attacks on the sandboxes (part of `make test`)
 	$(WITH_TEST) .venv/bin/python -m pytest tests/attacks $(PYTEST_ARGS)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from bench import delay, fairness, first_text, gateway_alone, growth, memory
+from bench import delay, fairness, first_text, gateway_alone, growth, memory, sandboxes
 from bench.document import write_figures
 from bench.figures import Report
 from bench.plot import plot
@@ -45,6 +45,7 @@ def _parts(warm: int, cold: int) -> dict[str, Callable[[Report, Source], Awaitab
         "fairness": fairness.measure,
         "growth": growth.measure,
         "memory": memory.measure,
+        "sandboxes": sandboxes.measure,
     }
 
 

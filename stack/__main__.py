@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import gateway.settings
 import runner.settings
+import runner.spawner.settings
 from runner.plumbing.process import end_with_parent
 from runner.plumbing.settings import BadSettings, refuse
 from runner.plumbing.signals import StopSignals
@@ -55,13 +56,14 @@ def _run(chosen: StackSettings) -> int:
     programs.must_have_opencode(chosen.opencode_bin)
     environ = dict(os.environ)
     set_up = parts.pocketbase_set_up(chosen, known, environ, pocketbase)
-    services = (
-        parts.pocketbase(chosen, known, environ, pocketbase),
-        parts.runner(chosen, known, environ),
-        parts.gateway(chosen, known, environ),
-    )
-    _check("runner", runner.settings.load, services[1])
-    _check("gateway", gateway.settings.load, services[2])
+    spawners = (parts.spawner(chosen, environ),) if chosen.starts_spawner else ()
+    runs = parts.runner(chosen, known, environ)
+    public = parts.gateway(chosen, known, environ)
+    for part in spawners:
+        _check("spawner", runner.spawner.settings.load, part)
+    _check("runner", runner.settings.load, runs)
+    _check("gateway", gateway.settings.load, public)
+    services = (parts.pocketbase(chosen, known, environ, pocketbase), *spawners, runs, public)
     orphans.adopt_orphans()
     try:
         asyncio.run(_serve(chosen, known, set_up, services))

@@ -111,11 +111,36 @@ def runner(
             secrets,
             needed=_secrets_of(RunnerSettings),
             names=_names_of(RunnerSettings) | _OUTWARD,
-            prefixes=("RUNNER_", "DOCKER_", "PYTHON"),
+            prefixes=("RUNNER_", "PYTHON"),
             extra={
                 "DATA_DIR": str(settings.data_dir),
                 "RUNNER_HOST": settings.runner_host,
                 "PORT": str(settings.port),
+                **(
+                    {"RUNNER_SPAWNER_SOCKET": str(settings.spawner_socket)}
+                    if settings.starts_spawner
+                    else {}
+                ),
+            },
+        ),
+    )
+
+
+def spawner(settings: StackSettings, environ: Mapping[str, str]) -> Part:
+    """The spawner: the only part that knows the Docker engine; it gets no secret."""
+    return Part(
+        name="spawner",
+        command=(sys.executable, "-m", "runner.spawner"),
+        **_environment(
+            settings,
+            environ,
+            {},
+            needed=(),
+            names={"LOG_LEVEL", "LOG_FORMAT"},
+            prefixes=("SPAWNER_", "DOCKER_", "PYTHON"),
+            extra={
+                "SPAWNER_SOCKET": str(settings.spawner_socket),
+                "SPAWNER_RUNS_DIR": str(settings.data_dir / "sandboxes"),
             },
         ),
     )

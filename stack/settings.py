@@ -51,12 +51,24 @@ class StackSettings(ServiceSettings):
         description="Made when there are no users yet.",
     )
     opencode_bin: Path | None = None
+    runner_sandbox: str = ""
+    runner_spawner_socket: Path | None = None
     runner_drain_s: NonNegativeFloat = 0.0
 
     @property
     def temporary_dir(self) -> Path:
         """Where the parts put temporary files: nothing is written elsewhere."""
         return self.data_dir / "tmp"
+
+    @property
+    def starts_spawner(self) -> bool:
+        """Whether sandboxes are containers, and nobody else starts them."""
+        return self.runner_sandbox == "docker" and self.runner_spawner_socket is None
+
+    @property
+    def spawner_socket(self) -> Path:
+        """Where the spawner that was started here listens."""
+        return self.temporary_dir / "spawner"
 
     @property
     def origin(self) -> str:

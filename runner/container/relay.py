@@ -18,11 +18,13 @@ _PIECE_BYTES = 64 << 10
 def relay(door: socket.socket, runner: str) -> NoReturn:
     """Carry whatever comes to *door* to the unix socket *runner*, until the process ends."""
     leave_pipes()
-    asyncio.run(_serve(door, runner))
+    asyncio.run(serve(door, runner))
     raise SystemExit
 
 
-async def _serve(door: socket.socket, runner: str) -> None:
+async def serve(door: socket.socket, runner: str) -> None:
+    """Carry, for ever."""
+
     async def carry(reader: StreamReader, writer: StreamWriter) -> None:
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_unix_connection(runner)

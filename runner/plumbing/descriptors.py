@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 async def readable(fd: int) -> None:
@@ -14,3 +21,13 @@ async def readable(fd: int) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(fd)
+
+
+@contextmanager
+def as_address(path: Path) -> Iterator[str]:
+    """Yield *path* as the address of a unix socket: those have room for a hundred bytes only."""
+    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{parent}/{path.name}"
+    finally:
+        os.close(parent)

@@ -68,14 +68,15 @@ class DockerBackend:
     Args:
         spawner: Unix socket that the spawner listens on.
         runs: Directory that all run directories are in, the spawner's `SPAWNER_RUNS_DIR`.
+        patience_s: How long to wait for a spawner that does not listen.
     """
 
     name = "docker"
     door_is_identity = True
 
-    def __init__(self, spawner: Path, runs: Path) -> None:
+    def __init__(self, spawner: Path, runs: Path, *, patience_s: float = 10.0) -> None:
         self.spawner = spawner
-        self._spawner = Spawner(spawner)
+        self._spawner = Spawner(spawner, patience_s=patience_s)
         self._runs = runs
         self._tenants = Tenants()
 
@@ -184,11 +185,12 @@ def _watch(spec: SandboxSpec, container: Container, control: Control) -> Watch:
 
 async def _verdict(watch: Watch, container: Container, control: Control) -> Verdict | None:
     """Return the limit; what the engine has to tell of memory comes a moment after the end."""
-    if control.was_killed:
+    if (verdict := await watch.verdict()) is None and control.was_killed:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LATE_WORD_S):
                 await container.ran_out_of_memory.wait()
-    return await watch.verdict()
+        verdict = await watch.verdict()
+    return verdict
 
 
 async def _asked_to_end(process: _Process, grace_s: float) -> None:

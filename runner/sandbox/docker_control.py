@@ -12,17 +12,17 @@ import signal
 import socket
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from runner.contract.problems import OpenCodeUnavailable, SandboxUnavailable
 from runner.plumbing.cleanup import finish
-from runner.plumbing.descriptors import readable
+from runner.plumbing.descriptors import as_address, readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -50,17 +50,13 @@ class Order:
 @contextmanager
 def listening(directory: Path, *, owner: int | None) -> Iterator[socket.socket]:
     """Yield a socket that listens in *directory*, for the user *owner* (None: this one)."""
-    # By its descriptor: the whole path may be longer than a socket's address can be.
-    where = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    path = directory / _NAME
     with socket.socket(socket.AF_UNIX) as door:
-        try:
-            path = Path(f"/proc/self/fd/{where}/{_NAME}")
-            door.bind(str(path))
-            path.chmod(_PRIVATE)
-            if owner is not None:
-                os.chown(path, owner, owner)
-        finally:
-            os.close(where)
+        with as_address(path) as address:
+            door.bind(address)
+        path.chmod(_PRIVATE)
+        if owner is not None:
+            os.chown(path, owner, owner)
         door.listen(_BACKLOG)
         door.setblocking(False)  # noqa: FBT003
         yield door
@@ -170,17 +166,23 @@ async def controlled(
     control = Control(door=door or offered, writer=writer)
     listening_ = asyncio.create_task(control.listen(reader))
     try:
-        words = json.dumps({"relay": door is None, **asdict(order)})
-        writer.write(words.encode() + b"\n")
-        async with asyncio.timeout(_START_TIMEOUT_S):
-            await writer.drain()
-            await control.started()
+        await _begun(control, json.dumps({"relay": door is None, **asdict(order)}))
         yield control
-    except TimeoutError as exc:
-        raise SandboxUnavailable(reason="the container did not start in time") from exc
     finally:
         await finish(_end(control, listening_))
         control.door.close()
+
+
+async def _begun(control: Control, order: str) -> None:
+    try:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            control.writer.write(order.encode() + b"\n")
+            await control.writer.drain()
+            await control.started()
+    except ConnectionError as exc:
+        raise SandboxUnavailable(reason="the container ended before it began") from exc
+    except TimeoutError as exc:
+        raise SandboxUnavailable(reason="the container did not start in time") from exc
 
 
 async def _end(control: Control, listening_: asyncio.Task[None]) -> None:
@@ -211,8 +213,11 @@ async def _accepted(offered: socket.socket, gone: asyncio.Event) -> socket.socke
 async def _door_of(connection: socket.socket) -> socket.socket | None:
     """Return the door, where the container's kernel lets a descriptor out."""
     connection.setblocking(False)  # noqa: FBT003
-    async with asyncio.timeout(_START_TIMEOUT_S):
-        await readable(connection.fileno())
+    try:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            await readable(connection.fileno())
+    except TimeoutError as exc:
+        raise SandboxUnavailable(reason="the container offered no door") from exc
     _, fds, _, _ = socket.recv_fds(connection, 1, 1)
     if not fds:
         return None

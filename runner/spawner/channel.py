@@ -7,7 +7,7 @@ import json
 import socket
 from typing import TYPE_CHECKING, Any
 
-from runner.plumbing.descriptors import readable
+from runner.plumbing.descriptors import as_address, readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,8 @@ async def connect(path: Path) -> Channel:
     """
     connection = socket.socket(socket.AF_UNIX, _KIND)
     try:
-        await asyncio.get_running_loop().sock_connect(connection, str(path))
+        with as_address(path) as address:
+            await asyncio.get_running_loop().sock_connect(connection, address)
     except BaseException:
         connection.close()
         raise
@@ -85,7 +86,8 @@ def listen(path: Path, *, backlog: int) -> socket.socket:
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, _KIND)
     try:
-        listening.bind(str(path))
+        with as_address(path) as address:
+            listening.bind(address)
         listening.listen(backlog)
     except OSError:
         listening.close()

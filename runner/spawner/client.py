@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 15.0
+_KNOCK_INTERVAL_S = 0.1
 
 
 @dataclass(slots=True)
@@ -42,10 +44,14 @@ class Container:
 
 
 class Spawner:
-    """Starts and stops containers by the spawner that listens at *path*."""
+    """Starts and stops containers by the spawner that listens at *path*.
 
-    def __init__(self, path: Path) -> None:
+    One that does not listen, as it is being started anew perhaps, gets *patience_s*.
+    """
+
+    def __init__(self, path: Path, *, patience_s: float) -> None:
         self._path = path
+        self._patience_s = patience_s
 
     @asynccontextmanager
     async def container(self, run: str, limits: Limits) -> AsyncIterator[Container]:
@@ -75,13 +81,17 @@ class Spawner:
         await finish(lease.end(run))
 
     async def _connected(self) -> Channel:
-        try:
-            return await connect(self._path)
-        except OSError as exc:
-            raise SandboxUnavailable(
-                reason=f"no spawner listens at {self._path} ({exc.strerror}): start"
-                " `python -m runner.spawner`, or set RUNNER_SPAWNER_SOCKET"
-            ) from exc
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return await connect(self._path)
+            except OSError as exc:
+                if time.monotonic() >= deadline:
+                    raise SandboxUnavailable(
+                        reason=f"no spawner listens at {self._path} ({exc.strerror}): start"
+                        " `python -m runner.spawner`, or set RUNNER_SPAWNER_SOCKET"
+                    ) from exc
+            await asyncio.sleep(_KNOCK_INTERVAL_S)
 
 
 class _Lease:

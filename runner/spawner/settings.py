@@ -17,8 +17,8 @@ class Settings(ServiceSettings):
         description="Unix socket that the spawner (`python -m runner.spawner`) listens on."
     )
     spawner_runs_dir: Path = Field(
-        description="Directory of the run directories (the runner's `DATA_DIR/sandboxes`): the "
-        "same path for runner, spawner and Docker engine.",
+        description="Directory of the run directories (the runner's `DATA_DIR/sandboxes`), by a "
+        "path that is the engine's too.",
     )
     spawner_image: str = Field(
         default="opencode-multiuser/sandbox:dev", description="Image of every sandbox."

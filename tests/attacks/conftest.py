@@ -1,4 +1,4 @@
-"""Every attack, in the sandboxes of a root runner and of an ordinary user's."""
+"""Every attack, in the sandboxes of a root runner, of an ordinary user's, and in containers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHO = ["root", "user"] if os.geteuid() == 0 else ["user"]
 _RESULTS = pytest.StashKey[table.Results]()
 
 
-@pytest.fixture(scope="session", params=WHO)
+@pytest.fixture(scope="session", params=[*WHO, "docker"])
 def attacker(request: pytest.FixtureRequest) -> Iterator[Attacker]:
     """Somebody with a shell in a sandbox; after each attack the neighbour must be well."""
     with support.attacker(request.param) as somebody:

@@ -351,7 +351,7 @@ for name in ("/dev/kvm", "/dev/mem", "/dev/fuse", "/dev/vsock", "/dev/vhost-net"
 """,
         lacks("done"),
     ),
-    bash("sysfs", "Look at /sys", "ls /sys /sys/fs/cgroup", NOTHING),
+    bash("sysfs", "Look at /sys", "ls /sys; ls /sys/fs/cgroup", NOTHING),
     python(
         "kernel",
         "Begin with what kernel exploits begin with (bpf, perf, userfaultfd, io_uring)",

@@ -30,6 +30,7 @@ END = "<!-- end of attacks -->\n"
 PLACES = {
     "root": "bubblewrap, runner is root",
     "user": "bubblewrap, runner is not",
+    "docker": "docker",
     "process": "process",
 }
 _HEAD = f"| attack | {' | '.join(PLACES.values())} |\n|---|{'---|' * len(PLACES)}\n"
@@ -107,7 +108,10 @@ def write(text: str, results: Results) -> str:
     """Return *text* with the table from *results*; what they don't tell stays as it stands."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    old = {title: dict(zip(PLACES, cells, strict=True)) for title, *cells in written_rows(text)}
+    head = text.partition(BEGIN)[2].partition("\n")[0]
+    names = [cell.strip() for cell in head.strip("|").split(" | ")[1:]]
+    columns = [place for place in PLACES if PLACES[place] in names]
+    old = {title: dict(zip(columns, cells, strict=True)) for title, *cells in written_rows(text)}
     rows = []
     for title in titles():
         known = results.get(title, {})

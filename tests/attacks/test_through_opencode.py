@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 PLACES = {
     "root": {"backend": "bubblewrap", "as_user": False},
     "user": {"backend": "bubblewrap", "as_user": True},
+    "docker": {"backend": "docker", "as_user": False},
     "process": {"backend": "process", "as_user": True},
 }
 if os.geteuid() != 0:
-    del PLACES["root"]
+    del PLACES["root"], PLACES["docker"]
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -25,12 +25,14 @@ from tests.support.fake_provider import FakeProvider, Plan, Seen, fake_provider
 from tests.support.ordinary_user import UID
 from tests.support.processes import descendants, eventually, files_with, mentioning
 from tests.support.runner import RunningRunner, read_events, run_runner, run_runner_as_user
+from tests.support.spawner import run_spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner.contract.events import RunEvent
     from tests.attacks.registry import Attack
+    from tests.support.spawner import RunningSpawner
 
 CANARY = "sk-canary-"
 TENANT, NEIGHBOUR = "alice", "bob"
@@ -73,8 +75,12 @@ class Assault:
 
 def carry_out(attacks: Sequence[Attack], *, backend: str, as_user: bool) -> Assault:
     """Return what came of *attacks* in one run of a runner with *backend*."""
-    with _world(as_user=as_user) as (base, target):
-        return asyncio.run(_Stage(base, target, backend, as_user).play(attacks))
+    with ExitStack() as stack:
+        base, target = stack.enter_context(_world(as_user=as_user))
+        stage = _Stage(base, target, backend, as_user)
+        if backend == "docker":
+            stage.spawner = stack.enter_context(run_spawner(base / "data" / "sandboxes"))
+        return asyncio.run(stage.play(attacks))
 
 
 @contextmanager
@@ -116,6 +122,7 @@ class _Stage:
         self._target = target
         self._as_user = as_user
         self._result = Assault(backend=backend)
+        self.spawner: RunningSpawner | None = None
         self._keys = {who: CANARY + secrets.token_hex(12) for who in (TENANT, NEIGHBOUR)}
         self._gates = {who: asyncio.Semaphore(0) for who in (TENANT, NEIGHBOUR)}
         self._tools: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -130,6 +137,7 @@ class _Stage:
             with run(
                 self._base,
                 RUNNER_SANDBOX=self._result.backend,
+                RUNNER_SPAWNER_SOCKET=str(self.spawner.socket) if self.spawner else "",
                 OPENAI_BASE_URL=provider.base_url,
                 MODELS="openai/scripted,openai/other",
                 RUNNER_IDLE_TIMEOUT_S=str(_WITHIN_S),
@@ -186,7 +194,7 @@ class _Stage:
         (directory,) = runner.sandboxes
         self._target |= {"pid": str(runner.process.pid), "neighbour": str(directory)}
         self._target |= {"neighbour_pid": "1", "neighbour_token": "unknown", "neighbour_door": ""}
-        for pid in sorted(descendants(runner.process.pid), reverse=True):
+        for pid in sorted(self._sandboxed(runner), reverse=True):
             with suppress(OSError):
                 text = Path(f"/proc/{pid}/environ").read_bytes().decode()
                 given = dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
@@ -197,6 +205,12 @@ class _Stage:
                         "neighbour_token": given["RUN_TOKEN"],
                         "neighbour_door": config["provider"]["openai"]["options"]["baseURL"],
                     }
+
+    def _sandboxed(self, runner: RunningRunner) -> list[int]:
+        """Everything that belongs to the runner: what it started, or had started."""
+        if self.spawner is None:
+            return descendants(runner.process.pid)
+        return [self.spawner.process.pid, *self.spawner.processes()]
 
     def _aimed(self, attack: Attack) -> tuple[str, dict[str, Any]]:
         tool, arguments = attack.tool
@@ -230,7 +244,7 @@ class _Stage:
             found += [str(path) for path in files_with(key, self._base)]
             found += [f"command line or environment of {pid}" for pid in mentioning(key)]
             found += [f"{who}'s key in a tool's output"] * (key in str(self._result.outputs))
-            for pid in (runner.process.pid, *descendants(runner.process.pid)):
+            for pid in (runner.process.pid, *self._sandboxed(runner)):
                 if _in_memory(pid, key.encode()):
                     if pid == runner.process.pid:
                         self._result.key_in_runner = True

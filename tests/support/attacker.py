@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tests.support.ordinary_user import REPOSITORY, Command, as_ordinary_user
+from tests.support.ordinary_user import REPOSITORY, UID, Command, as_ordinary_user
 from tests.support.sandbox_driver import CANARY
+from tests.support.spawner import run_spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +66,7 @@ class Attacker:
     """Somebody with a shell in a sandbox.
 
     Attributes:
-        who: Whose runner it is: `root` or `user`.
+        who: Whose runner it is: `root` or `user`; `docker`: root's, with containers.
         places: What there is on the host to aim at.
     """
 
@@ -103,9 +107,18 @@ class Attacker:
 @contextmanager
 def attacker(who: str) -> Iterator[Attacker]:
     """Yield an attacker in the sandboxes of a runner that is *who*."""
-    argv = [sys.executable, "-m", "tests.support.sandbox_driver"]
     with ExitStack() as stack:
-        command = stack.enter_context(as_ordinary_user(argv)) if who == "user" else Command(argv)
+        base = Path(tempfile.mkdtemp(prefix="opencode-attacks-"))
+        stack.callback(shutil.rmtree, base)
+        base.chmod(0o711)
+        argv = [sys.executable, "-m", "tests.support.sandbox_driver", str(base)]
+        command = Command(argv)
+        if who == "user":
+            if os.geteuid() == 0:
+                os.chown(base, UID, UID)
+            command = stack.enter_context(as_ordinary_user(argv))
+        elif who == "docker":
+            argv.append(str(stack.enter_context(run_spawner(base)).socket))
         process = stack.enter_context(
             subprocess.Popen(
                 command.argv,

@@ -1,7 +1,8 @@
 """A runner reduced to its sandboxes: takes scripts on stdin, tells how they went on stdout.
 
 Run as a process of its own, because an attack must meet what a runner has: secrets in memory
-and environment, sockets, a neighbour at work. One JSON object a line, both ways.
+and environment, sockets, a neighbour at work. One JSON object a line, both ways. Its arguments:
+the directory to work in and, for containers, the socket of a spawner for run directories there.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.sandbox.base import Limits, Sandbox, SandboxSpec
+from runner.sandbox.base import Limits, Sandbox, SandboxBackend, SandboxSpec
 from runner.sandbox.bubblewrap import BubblewrapBackend
+from runner.sandbox.docker import DockerBackend
 from runner.sandbox.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -30,17 +31,15 @@ _TIMEOUT_S = 40
 
 async def main() -> None:
     """Serve until stdin ends."""
-    backend = BubblewrapBackend()
+    base, *spawner = (Path(argument) for argument in sys.argv[1:])
+    backend = DockerBackend(spawner[0], base) if spawner else BubblewrapBackend()
     await backend.check()
     async with AsyncExitStack() as stack:
-        base = Path(tempfile.mkdtemp(prefix="opencode-attacks-"))
-        stack.callback(shutil.rmtree, base)
-        base.chmod(0o711)
         (base / "tool").mkdir()
         shutil.copy("/usr/bin/true", base / "tool" / "tool")
         (base / "outside").mkdir()
         (base / "outside" / "precious").write_text(CANARY, encoding="utf-8")
-        world = _World(base, stack)
+        world = _World(base, stack, containers=bool(spawner))
         neighbour = await stack.enter_async_context(
             _sandbox(backend, base / "neighbour", base / "tool", ["cat"], {})
         )
@@ -54,7 +53,7 @@ async def main() -> None:
 class _World:
     """What there is on the host to be attacked."""
 
-    def __init__(self, base: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, base: Path, stack: AsyncExitStack, *, containers: bool) -> None:
         abstract = f"opencode-attacks-{os.getpid()}"
         names = ("\0" + abstract, str(base / "outside" / "socket"))
         for name in names:
@@ -65,6 +64,7 @@ class _World:
         self.places = {
             "pid": os.getpid(),
             "base": str(base),
+            "program": "/opt/bin/rg" if containers else "/opt/bin/tool",
             "abstract": abstract,
             "port": tcp.getsockname()[1],
         }
@@ -80,7 +80,7 @@ def _limits(wanted: dict[str, Any]) -> Limits:
 
 
 async def _attack(
-    backend: BubblewrapBackend, base: Path, neighbour: Sandbox, request: dict[str, Any]
+    backend: SandboxBackend, base: Path, neighbour: Sandbox, request: dict[str, Any]
 ) -> dict[str, Any]:
     directory = base / "attacker"
     command = ["bash", "-c", request["script"]]
@@ -113,7 +113,7 @@ async def _attack(
 
 @asynccontextmanager
 async def _sandbox(
-    backend: BubblewrapBackend,
+    backend: SandboxBackend,
     directory: Path,
     tools: Path,
     command: list[str],

@@ -18,6 +18,7 @@ import pytest
 
 from runner.spawner.profile import LABEL_RUNS, scope_of
 from tests.support.ordinary_user import REPOSITORY
+from tests.support.processes import descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +39,22 @@ class RunningSpawner:
 
     def containers(self) -> list[str]:
         """Return the containers there are of runs below `runs`, running or not."""
-        label = f"{LABEL_RUNS}={scope_of(self.runs)}"
-        argv = ["docker", "ps", "--all", "--quiet", "--filter", f"label={label}"]
-        listed = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
-        return listed.stdout.split()
+        return containers_of(self.runs)
+
+    def processes(self) -> list[int]:
+        """Return the processes in its containers."""
+        argv = ["docker", "inspect", "--format", "{{.State.Pid}}", *self.containers()]
+        told = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
+        first = [int(pid) for pid in told.stdout.split()]
+        return [*first, *(pid for one in first for pid in descendants(one))]
+
+
+def containers_of(runs: Path) -> list[str]:
+    """Return the containers there are of runs in *runs*."""
+    label = f"label={LABEL_RUNS}={scope_of(runs)}"
+    argv = ["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]
+    listed = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
+    return listed.stdout.split()
 
 
 @cache

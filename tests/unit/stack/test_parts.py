@@ -25,10 +25,12 @@ ENVIRON = {
     "RUNNER_TYPO": "2",
     "MODELS": "local/small",
     "LOG_LEVEL": "debug",
+    "DOCKER_HOST": "unix:///run/docker.sock",
+    "SPAWNER_TYPO": "3",
 }
 
 
-@pytest.fixture(params=["pocketbase", "set-up", "runner", "gateway"])
+@pytest.fixture(params=["pocketbase", "set-up", "runner", "gateway", "spawner"])
 def part(request: pytest.FixtureRequest) -> parts.Part:
     """Each part in turn."""
     made = {
@@ -36,6 +38,7 @@ def part(request: pytest.FixtureRequest) -> parts.Part:
         "set-up": lambda: parts.pocketbase_set_up(SETTINGS, SECRETS, ENVIRON, BINARY),
         "runner": lambda: parts.runner(SETTINGS, SECRETS, ENVIRON),
         "gateway": lambda: parts.gateway(SETTINGS, SECRETS, ENVIRON),
+        "spawner": lambda: parts.spawner(SETTINGS, ENVIRON),
     }
     return made[str(request.param)]()
 
@@ -70,6 +73,7 @@ def test_a_part_inherits_the_descriptors_of_its_own_secrets_only(part: parts.Par
             {"RUNNER_TOKEN", "PB_SUPERUSER_PASSWORD", "KEY_ENCRYPTION_KEYS", "KEY_SEALING_KEY"},
             id="gateway",
         ),
+        pytest.param(parts.spawner(SETTINGS, ENVIRON), set(), id="spawner"),
         pytest.param(
             parts.pocketbase(SETTINGS, SECRETS, ENVIRON, BINARY), {"KEY_SEALING_KEY"}, id="pb"
         ),
@@ -94,7 +98,11 @@ def test_settings_reach_the_service_they_are_for() -> None:
     """Typos too: the service refuses them."""
     runner = parts.runner(SETTINGS, SECRETS, ENVIRON).env
     gateway = parts.gateway(SETTINGS, SECRETS, ENVIRON).env
+    spawner = parts.spawner(SETTINGS, ENVIRON).env
 
+    assert {"LOG_LEVEL", "SPAWNER_TYPO", "DOCKER_HOST"} <= set(spawner)
+    assert not {"MODELS", "RUNNER_TYPO", "HTTPS_PROXY", "DATA_DIR"} & set(spawner)
+    assert "DOCKER_HOST" not in {**runner, **gateway}
     assert {"MODELS", "LOG_LEVEL", "RUNNER_TYPO", "HTTPS_PROXY"} <= set(runner)
     assert {"LOG_LEVEL", "GATEWAY_TYPO"} <= set(gateway)
     assert not {"GATEWAY_TYPO"} & set(runner)
@@ -109,3 +117,17 @@ def test_addresses_follow_from_the_ports() -> None:
     assert gateway["POCKETBASE_URL"] == "http://127.0.0.1:2"
     assert gateway["RUNNER_URL"] == "http://127.0.0.1:3"
     assert (runner["PORT"], runner["DATA_DIR"]) == ("3", "/data")
+
+
+def test_runner_and_spawner_meet_where_both_look() -> None:
+    """Only where sandboxes are containers, and nobody else starts them."""
+    asked = SETTINGS.model_copy(update={"runner_sandbox": "docker"})
+    elsewhere = asked.model_copy(update={"runner_spawner_socket": Path("/run/spawner")})
+
+    assert not SETTINGS.starts_spawner
+    assert not elsewhere.starts_spawner
+    assert asked.starts_spawner
+    spawner = parts.spawner(asked, ENVIRON).env
+    runner = parts.runner(asked, SECRETS, ENVIRON).env
+    assert spawner["SPAWNER_SOCKET"] == runner["RUNNER_SPAWNER_SOCKET"]
+    assert spawner["SPAWNER_RUNS_DIR"] == "/data/sandboxes"
