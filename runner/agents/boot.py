@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -42,6 +42,11 @@ _BOOT_TIMEOUT_S = 60.0
 _PROTOCOL_VERSION = 1
 _KEPT_STDERR_BYTES = 4096
 _THROW_AWAY_PROMPT = "."
+_PRACTICE_PROMPTS = 3
+"""So many more make OpenCode's JavaScript engine take a third less of CPU for a first text."""
+
+IsWanted: TypeAlias = "Callable[[], bool]"
+"""Says whether somebody waits for the agent already."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,11 +67,13 @@ class AgentBooter:
 
     def lend(self) -> AbstractAsyncContextManager[BootedAgent]:
         """See `AgentSource.lend`: boot one."""
-        return self.boot()
+        return self.boot(lambda: True)
 
     @asynccontextmanager
-    async def boot(self) -> AsyncIterator[BootedAgent]:
+    async def boot(self, is_wanted: IsWanted) -> AsyncIterator[BootedAgent]:
         """Yield a booted agent that belongs to nobody yet; on exit nothing of it is left.
+
+        Until it *is_wanted*, it practises a little.
 
         Raises:
             OpenCodeUnavailable, SandboxUnavailable: It can't be started.
@@ -94,16 +101,15 @@ class AgentBooter:
             )
             try:
                 async with limits_told(sandbox), asyncio.timeout(_BOOT_TIMEOUT_S):
-                    await self._warm_up(connection, sandbox, door, directory / "home")
+                    line = _Line(connection, sandbox, door, directory / "home")
+                    await self._warm_up(line, is_wanted)
                     session = await open_session(connection, sandbox, self.models[0])
             except TimeoutError as exc:
                 raise RunFailure("agent-stalled") from exc
             await planted.aclose()
             yield BootedAgent(connection, sandbox, door, questions, session)
 
-    async def _warm_up(
-        self, connection: Connection, sandbox: Sandbox, door: Door, home: Path
-    ) -> None:
+    async def _warm_up(self, line: _Line, is_wanted: IsWanted) -> None:
         """Have OpenCode do its one-time work, and forget that it did.
 
         At its first answer OpenCode works for half a second and holds back the pieces that come
@@ -111,15 +117,13 @@ class AgentBooter:
         provider gets a throw-away prompt, which the door answers itself.
         """
         hello = {"protocolVersion": _PROTOCOL_VERSION, "clientCapabilities": {}}
-        await ask(connection, "initialize", hello)
+        await ask(line.connection, "initialize", hello)
         for model in {model.provider: model for model in reversed(self.models)}.values():
-            grant = Grant(upstream=WarmUp(model.api), model=model.name, tell=_tell_nobody)
-            with door.granted(grant):
-                session = await open_session(connection, sandbox, model)
-                await ask(connection, "session/prompt", prompt(session.id, _THROW_AWAY_PROMPT))
-                await ask(connection, "session/close", {"sessionId": session.id})
-            if not await asyncio.to_thread(forget_session, home, session.id):
-                log.warning("throw_away_session_left")
+            await line.throw_away(model)
+        for _ in range(_PRACTICE_PROMPTS):
+            if is_wanted():
+                break
+            await line.throw_away(self.models[0])
 
     def _spec(self, directory: Path, token: str) -> SandboxSpec:
         password = secrets.token_urlsafe(16)
@@ -137,6 +141,27 @@ class AgentBooter:
             limits=self.limits,
             path=self.programs,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What it takes to speak with an OpenCode that boots."""
+
+    connection: Connection
+    sandbox: Sandbox
+    door: Door
+    home: Path
+
+    async def throw_away(self, model: AgentModel) -> None:
+        """Have OpenCode answer a prompt to *model*, and forget it."""
+        grant = Grant(upstream=WarmUp(model.api), model=model.name, tell=_tell_nobody)
+        with self.door.granted(grant):
+            session = await open_session(self.connection, self.sandbox, model)
+            words = prompt(session.id, _THROW_AWAY_PROMPT)
+            await ask(self.connection, "session/prompt", words)
+            await ask(self.connection, "session/close", {"sessionId": session.id})
+        if not await asyncio.to_thread(forget_session, self.home, session.id):
+            log.warning("throw_away_session_left")
 
 
 async def _tell_nobody(_: RunEvent) -> None:

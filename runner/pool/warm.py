@@ -54,7 +54,7 @@ class WarmPool:
     """Booted agents that belong to nobody yet. Use it as `async with`; it is an `AgentSource`.
 
     Args:
-        boot: Boots one.
+        boot: Boots one; is told how to find out whether a run waits for it.
         bounds: How many, how old.
         fingerprint: Names the OpenCode that is installed now.
         min_free_bytes: With less memory than that left, the pool shrinks.
@@ -67,7 +67,7 @@ class WarmPool:
 
     def __init__(
         self,
-        boot: Callable[[], AbstractAsyncContextManager[BootedAgent]],
+        boot: Callable[[Callable[[], bool]], AbstractAsyncContextManager[BootedAgent]],
         *,
         bounds: Bounds,
         fingerprint: Callable[[], str],
@@ -136,7 +136,7 @@ class WarmPool:
                 await stack.enter_async_context(member.stack.pop_all())
                 return member.agent
         self.misses += 1
-        return await stack.enter_async_context(self._boot())
+        return await stack.enter_async_context(self._boot(lambda: True))
 
     def _calmed(self) -> None:
         self._starting -= 1
@@ -207,7 +207,7 @@ class WarmPool:
     async def _boot_member(self, member: _Warm) -> None:
         try:
             async with AsyncExitStack() as stack:
-                agent = await stack.enter_async_context(self._boot())
+                agent = await stack.enter_async_context(self._boot(lambda: member.promised))
                 member.stack = stack.pop_all()
             member.ready_since = time.monotonic()
             member.agent = agent

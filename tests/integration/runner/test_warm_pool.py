@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -101,8 +102,7 @@ async def test_a_run_gets_the_warm_opencode_and_its_own_model(tmp_path: Path) ->
                 assert before <= set(runner.sandboxed())
                 history = sandbox / "home/.local/share/opencode/opencode.db"
                 with closing(sqlite3.connect(history)) as database:
-                    sessions = [row[0] for row in database.execute("SELECT id FROM session")]
-                    texts = str(list(database.execute("SELECT data FROM part")))
+                    everything = "\n".join(database.iterdump())
                 gate.release()
                 told += [event async for event in reading]
 
@@ -111,8 +111,10 @@ async def test_a_run_gets_the_warm_opencode_and_its_own_model(tmp_path: Path) ->
             assert [(r.body["model"], r.authorization) for r in provider.requests] == [
                 ("two", "Bearer sk-mine")
             ]
-            assert sessions == [told[0].session_id]
-            assert '"."' not in texts
+            # Of the throw-away prompt nothing is left: not told, not counted, not in the history.
+            assert text_of(told) == "Hello world"
+            assert set(re.findall(r"\bses_\w+", everything)) == {told[0].session_id}
+            assert '"."' not in everything
             assert not sandbox.exists()
             assert alive(before) == []
 
