@@ -42,6 +42,8 @@ class Chaos:
         self.kills = 0
         self.is_over = False  # then nothing breaks any more, so that records can be complete
         self._directory = directory
+        self._read = 0
+        self._next_kill = 5
 
     async def gateway(self, env: dict[str, str]) -> None:
         """Serve, be killed, serve again; the other one is up meanwhile."""
@@ -51,16 +53,16 @@ class Chaos:
             async with gateway_process.started(env, log) as process:
                 await gateway_process.until_up(url, process)
                 self.urls.append(url)
-                await asyncio.sleep(self.chance.uniform(2.5, 5.0))
-                while self.is_over or len(self.urls) < 2:
-                    await asyncio.sleep(0.05)
+                while not self._may_kill():
+                    await asyncio.sleep(0.02)
                 self.urls.remove(url)
                 self.kills += 1
+                self._next_kill += self.chance.randrange(15, 40)
                 process.kill()
 
     def lifetime(self) -> int:
         """Return after how many bytes of answers the next connection to the runner breaks."""
-        return 1 << 40 if self.is_over else self.chance.randrange(1, 6000)
+        return 1 << 40 if self.is_over else self.chance.randrange(1, 9000)
 
     async def start(self, http: ClientSession, number: int) -> str:
         """Start a run, asking as often as it takes; return its id."""
@@ -82,10 +84,16 @@ class Chaos:
         run_id, reader = await self.start(http, number), FORMATS[number % len(FORMATS)]()
         while True:
             url = f"{await self._somewhere()}{RUNS}/{run_id}/events"
-            patience = None if isinstance(reader, TextReader) else self.chance.randrange(50, 6000)
+            patience = None if isinstance(reader, TextReader) else self.chance.randrange(50, 9000)
             if await read_once(reader, http, url, hang_up_after=patience):
+                self._read += 1
                 return run_id, reader
             await asyncio.sleep(0.02)
+
+    def _may_kill(self) -> bool:
+        """Whether it is time, by the runs that have been read, and the other one serves."""
+        both_serve = len(self.urls) == 2
+        return both_serve and not self.is_over and self._read >= self._next_kill
 
     async def _somewhere(self) -> str:
         while not self.urls:
