@@ -55,20 +55,33 @@ def stored_api_keys(database: Path) -> list[str]:
 
 
 def migrations(database: Path) -> list[str]:
-    """Return the names of the migrations that were applied."""
-    with closing(_read_only(database)) as db:
-        return [str(row[0]) for row in db.execute("SELECT file FROM _migrations ORDER BY file")]
+    """Return the names of the migrations that were applied.
+
+    Raises:
+        BackupFailed: It is no database of PocketBase's.
+    """
+    try:
+        with closing(_read_only(database)) as db:
+            return [str(row[0]) for row in db.execute("SELECT file FROM _migrations ORDER BY file")]
+    except sqlite3.OperationalError as exc:
+        raise BackupFailed(f"{database.name} is not PocketBase's: {exc}") from exc
 
 
 def is_in_use(database: Path) -> bool:
-    """Whether another process has *database* open, even if it does nothing right now."""
+    """Whether another process has *database* open, even if it does nothing right now.
+
+    Raises:
+        BackupFailed: It can't be told.
+    """
     if not database.exists():
         return False
     with closing(sqlite3.connect(database, timeout=0)) as db:
         try:
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
             db.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise BackupFailed(f"{database} can't be opened: {exc}") from exc
             return True
         except sqlite3.DatabaseError:
             return False  # not one that could be used

@@ -316,6 +316,15 @@ def test_a_damaged_database_is_neither_backed_up_nor_restored(
     assert list((tmp_path / "backups").iterdir()) == []
 
 
+def test_another_programs_database_is_not_backed_up(places: Places, tmp_path: Path) -> None:
+    """A folder that only looks like PocketBase's."""
+    with database(places.pocketbase / "data.db") as db:
+        db.execute("DROP TABLE _migrations")
+
+    with pytest.raises(BackupFailed, match="is not PocketBase's"):
+        create(places, SECRETS, to=tmp_path / "backups")
+
+
 def test_a_backup_of_a_newer_version_is_refused(places: Places, tmp_path: Path) -> None:
     """Older code on a newer database would break in unexpected places."""
     with database(places.pocketbase / "data.db") as db:
