@@ -15,18 +15,19 @@ from gateway import keys
 from gateway.auth.cache import CachingVerifier
 from gateway.auth.middleware import authenticate
 from gateway.handlers.counting import count_requests
-from gateway.handlers.proxy import pass_through
 from gateway.history import History
 from gateway.language import language_of
 from gateway.metrics import Metrics
+from gateway.offer import Offer
 from gateway.pocketbase import PocketBase
 from gateway.protocol import protocol_factory
 from gateway.realtime import UserChanges
-from gateway.routes import ROUTES
+from gateway.routes import EVERYTHING_ELSE, ROUTES
 from gateway.run_records import RunRecords
 from gateway.runner_client import RunnerClient
 from gateway.runs import RunService
 from gateway.service_account import ServiceAccount
+from gateway.upstream import Upstream
 from gateway.user_keys import UserKeys
 from gateway.vault import Vault
 from runner.plumbing.context import request_context, send_request_id
@@ -71,7 +72,9 @@ async def production(app: web.Application) -> AsyncIterator[None]:
             email=settings.pb_superuser_email,
             password=settings.pb_superuser_password,
         )
-        pocketbase = PocketBase(http, base_url=settings.pocketbase_url, account=account)
+        upstream = app[keys.UPSTREAM] = Upstream(settings.pocketbase_url)
+        stack.callback(upstream.close)
+        pocketbase = PocketBase(http, upstream, base_url=settings.pocketbase_url, account=account)
         verifier = CachingVerifier(
             pocketbase, ttl_s=settings.gateway_token_cache_s, on_check=metrics.token_checked
         )
@@ -84,7 +87,7 @@ async def production(app: web.Application) -> AsyncIterator[None]:
         app[keys.PASS_THROUGH] = await stack.enter_async_context(_pass_through_session())
         app[keys.POCKETBASE], app[keys.VERIFIER] = pocketbase, verifier
         app[keys.USER_CHANGES], app[keys.USER_KEYS] = changes, user_keys
-        app[keys.RUNNER] = runner
+        app[keys.RUNNER], app[keys.OFFER] = runner, Offer(runner)
         records = RunRecords(http, base_url=settings.pocketbase_url, account=account)
         history = app[keys.HISTORY] = History(
             records,
@@ -126,7 +129,6 @@ def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Applic
             count_requests,
             request_context,
             problem_errors(language_of),
-            pass_through,
             authenticate,
         ],
         client_max_size=_JSON_ESCAPED * settings.gateway_max_prompt_bytes
@@ -134,10 +136,9 @@ def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Applic
     )
     app[keys.SETTINGS] = settings
     app[keys.METRICS] = Metrics()
-    app.on_response_prepare.append(send_request_id)
-    app.on_response_prepare.append(_hide_software)
+    app.on_response_prepare.append(_sign)
     app.cleanup_ctx.append(wiring)
-    app.add_routes(ROUTES)
+    app.add_routes([*ROUTES, EVERYTHING_ELSE])
     return app
 
 
@@ -197,7 +198,9 @@ def _pass_through_session() -> ClientSession:
     )
 
 
-async def _hide_software(_: web.Request, response: web.StreamResponse) -> None:
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    """Say which request it answers, and not with which software."""
+    await send_request_id(request, response)
     response.headers.pop("Server", None)
 
 

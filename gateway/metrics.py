@@ -22,23 +22,29 @@ class Metrics:
             ["route", "status"],
             registry=self.registry,
         )
+        self._counters: dict[tuple[str, int], Counter] = {}
         self._streams = Gauge(
             "gateway_streams_open", "Readers of runs right now.", registry=self.registry
         )
-        self._token_checks = Counter(
+        token_checks = Counter(
             "gateway_token_checks",
             "Tokens looked at: known from the cache, or asked of PocketBase.",
             ["answer"],
             registry=self.registry,
         )
+        self._tokens_known = token_checks.labels("known")
+        self._tokens_asked = token_checks.labels("asked")
 
     def request_ended(self, route: str, status: int) -> None:
         """Count a request."""
-        self._requests.labels(route, str(status)).inc()
+        counter = self._counters.get((route, status))
+        if counter is None:  # labels are looked up by text, which costs more than counting
+            counter = self._counters[route, status] = self._requests.labels(route, str(status))
+        counter.inc()
 
     def token_checked(self, *, known: bool) -> None:
         """Count a look at a token."""
-        self._token_checks.labels("known" if known else "asked").inc()
+        (self._tokens_known if known else self._tokens_asked).inc()
 
     @contextmanager
     def stream(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -13,11 +14,12 @@ from gateway.auth.tokens import Identity, TokenVerifier, one_line, read_unverifi
 from runner.contract.problems import NotFound, PocketBaseUnavailable, TokenInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from aiohttp import ClientSession
 
     from gateway.service_account import ServiceAccount
+    from gateway.upstream import Upstream
 
 _REFUSED = frozenset(
     {
@@ -28,6 +30,7 @@ _REFUSED = frozenset(
     }
 )
 _RETRY_AFTER_S = 2.0
+_ANSWER_S = 10.0
 
 
 class PocketBase:
@@ -36,12 +39,14 @@ class PocketBase:
     def __init__(
         self,
         http: ClientSession,
+        upstream: Upstream,
         *,
         base_url: str,
         account: ServiceAccount,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._http = http
+        self._upstream = upstream
         self._base_url = base_url
         self._account = account
         self._now = now
@@ -93,8 +98,7 @@ class PocketBase:
             NotFound: There is no such user (any more).
             PocketBaseUnavailable: PocketBase did not answer.
         """
-        record = await self._as_superuser("GET", user_id, None)
-        return str(record.get("api_key") or "")
+        return str((await self._as_superuser(user_id, self._read))["api_key"] or "")
 
     async def write_api_key(self, user_id: str, value: str) -> None:
         """Store *value*, which must be encrypted already; empty for none.
@@ -103,29 +107,34 @@ class PocketBase:
             NotFound: There is no such user (any more).
             PocketBaseUnavailable: PocketBase did not answer.
         """
-        await self._as_superuser("PATCH", user_id, {"api_key": value})
+
+        async def write(path: str, token: str) -> tuple[int, Any]:
+            async with self._http.patch(
+                self._base_url + path, json={"api_key": value}, headers={"Authorization": token}
+            ) as response:
+                return response.status, await response.json()
+
+        await self._as_superuser(user_id, write)
+
+    async def _read(self, path: str, token: str) -> tuple[int, Any]:
+        headers = (("Authorization", token),)
+        status, body = await self._upstream.read("GET", path, headers, timeout_s=_ANSWER_S)
+        return status, json.loads(body)
 
     async def _as_superuser(
-        self, method: str, user_id: str, body: dict[str, Any] | None
+        self, user_id: str, ask: Callable[[str, str], Awaitable[tuple[int, Any]]]
     ) -> dict[str, Any]:
-        url = f"{self._base_url}/api/collections/users/records/{user_id}"
-        status = 0
+        """Return the user's record, as far as asked for here, from what *ask* is answered."""
+        path, status = f"/api/collections/users/records/{user_id}?fields=api_key", 0
         for _try in range(2):
             token = await self._account.token()
             with _mapped_errors():
-                async with self._http.request(
-                    method,
-                    url,
-                    params={"fields": "api_key"},
-                    json=body,
-                    headers={"Authorization": token},
-                ) as response:
-                    status = response.status
-                    if status not in _REFUSED:
-                        response.raise_for_status()
-                        record: dict[str, Any] = await response.json()
-                        if "api_key" in record:
-                            return record
+                status, record = await ask(path, token)
+            if status == HTTPStatus.OK and "api_key" in record:
+                found: dict[str, Any] = record
+                return found
+            if status != HTTPStatus.OK and status not in _REFUSED:
+                break
             # With a token that is not good any more PocketBase takes us for a guest: the record
             # is not there, or has no hidden field. Sign in again and see.
             self._account.forget(token)
@@ -139,7 +148,7 @@ def _mapped_errors() -> Iterator[None]:
     """Turn whatever PocketBase may do to us into one error of ours."""
     try:
         yield
-    except (ClientError, TimeoutError, ValueError, KeyError, TypeError) as exc:
+    except (ClientError, OSError, ValueError, KeyError, TypeError) as exc:
         raise PocketBaseUnavailable(retry_after_s=_RETRY_AFTER_S) from exc
 
 

@@ -1,4 +1,4 @@
-"""The routes that are ours; everything else is PocketBase's (`handlers/proxy.py`).
+"""The routes that are ours, and the one for everything else, which is PocketBase's.
 
 What stands below `/opencode/` needs a token, unless `auth/middleware.py` lists it as public.
 """
@@ -12,6 +12,7 @@ from gateway.handlers.events import get_events
 from gateway.handlers.health import get_health, get_test
 from gateway.handlers.key import delete_key, get_key, put_key
 from gateway.handlers.models import get_models
+from gateway.handlers.proxy import proxy
 from gateway.handlers.runs import (
     delete_run,
     get_run,
@@ -44,3 +45,6 @@ ROUTES = (
     web.get("/opencode/docs", get_docs),
     web.get("/opencode/docs/{file}", get_docs_file),
 )
+
+# Only what no path of ours is for: one of those with another method is a 405, not PocketBase's.
+EVERYTHING_ELSE = web.route("*", "/{path:(?!opencode(?:/|$)|test$).*}", proxy, name="pocketbase")

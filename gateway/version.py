@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 _PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
+@cache
 def version() -> str:
     """Return the version of the installed package, or of the checkout it runs from."""
     try:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.handlers.proxy import is_passed_on
 from gateway.keys import METRICS
 
 if TYPE_CHECKING:
@@ -37,6 +36,6 @@ async def count_requests(request: web.Request, handler: Handler) -> web.StreamRe
 def _route_of(request: web.Request) -> str:
     """Return the pattern of *request*'s route, of which there are few: never its path."""
     resource = request.match_info.route.resource
-    if resource is not None:
-        return resource.canonical
-    return "pocketbase" if is_passed_on(request) else "unknown"
+    if resource is None:
+        return "unknown"
+    return resource.name or resource.canonical

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
-from gateway.keys import IDENTITY, RUNNER, USER_KEYS
+from gateway.keys import IDENTITY, OFFER, USER_KEYS
 from gateway.models import UsableModels
 from runner.plumbing.context import request_id
 
 
 async def get_models(request: web.Request) -> web.Response:
     """`GET`: the models this caller may name, and the one that is used otherwise."""
-    offered, own_key = await asyncio.gather(
-        request.app[RUNNER].models(request_id=request_id(request)),
-        request.app[USER_KEYS].is_set(request[IDENTITY]),
-    )
-    has_key = own_key or offered.operator_key
+    offered = await request.app[OFFER].models(request_id=request_id(request))
+    has_key = offered.operator_key or await request.app[USER_KEYS].is_set(request[IDENTITY])
     usable = UsableModels(
         default=offered.default_with_key if has_key else offered.default_without_key,
         models=[model for model in offered.models if has_key or not model.needs_key],

@@ -10,24 +10,22 @@ from aiohttp import ClientError, hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from gateway.keys import PASS_THROUGH, SETTINGS
+from gateway.keys import PASS_THROUGH, SETTINGS, UPSTREAM
 from gateway.streaming.responder import break_off
 from runner.contract.headers import REQUEST_ID
-from runner.contract.problems import BadRequest, PocketBaseUnavailable
+from runner.contract.problems import BadRequest, NotFound, PocketBaseUnavailable
 from runner.plumbing.context import request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aiohttp import ClientResponse
     from multidict import CIMultiDictProxy
 
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    from gateway.upstream import Answer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _RETRY_AFTER_S = 2.0
-_OURS = "/opencode"
+_OURS = "/opencode/"
 
 # RFC 9110 §7.6.1: about this connection, not about the message.
 _HOP_BY_HOP = frozenset(
@@ -37,7 +35,7 @@ _HOP_BY_HOP = frozenset(
     }
 )
 # What a client says about where it comes from is not to be believed; `Expect` was answered here.
-_REPLACED = frozenset(
+_NOT_PASSED_ON = _HOP_BY_HOP | frozenset(
     {
         *("expect", "forwarded", "host", "x-real-ip", "x-forwarded-for", "x-forwarded-host"),
         *("x-forwarded-port", "x-forwarded-proto", "x-forwarded-server", "x-request-id"),
@@ -45,55 +43,68 @@ _REPLACED = frozenset(
 )
 
 
-@web.middleware
-async def pass_through(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Pass on what no route of ours is for."""
-    return await (proxy if is_passed_on(request) else handler)(request)
-
-
-def is_passed_on(request: web.Request) -> bool:
-    """Whether no route of ours is for *request*."""
-    unknown = isinstance(request.match_info.http_exception, web.HTTPNotFound)
-    ours = request.path == _OURS or request.path.startswith(f"{_OURS}/")
-    return unknown and not ours
-
-
 async def proxy(request: web.Request) -> web.StreamResponse:
     """Pass the request to PocketBase, both bodies as streams.
 
     Raises:
+        NotFound: It is below our prefix all the same, written otherwise.
         PocketBaseUnavailable: There is no answer.
-        BadRequest: The request's target is no path.
+        BadRequest: The request's target is no path, or a header can't be.
     """
-    base = request.app[SETTINGS].pocketbase_url
+    if "%" in request.raw_path and f"{request.path}/".startswith(_OURS):
+        raise NotFound
     try:
-        upstream = await request.app[PASS_THROUGH].request(
-            request.method,
-            URL(base + _target(request), encoded=True),
-            headers=_request_headers(request),
-            data=request.content.iter_any() if request.body_exists else None,
-            allow_redirects=False,
-        )
+        if request.body_exists:
+            return await _pass_with_body(request)
+        return await _pass(request)
     except (ClientError, TimeoutError, OSError) as exc:
         raise PocketBaseUnavailable(retry_after_s=_RETRY_AFTER_S) from exc
-    connection = upstream.connection  # None: the answer is whole, the connection given back
+    except ValueError as exc:
+        raise BadRequest from exc
+
+
+async def _pass(request: web.Request) -> web.StreamResponse:
+    upstream = request.app[UPSTREAM]
+    answer = await upstream.ask(request.method, _target(request), _request_headers(request))
+    try:
+        if answer.content.is_eof() and answer.content.total_bytes:  # all there: in one piece
+            return web.Response(
+                status=answer.status,
+                reason=answer.reason,
+                headers=_answer_headers(answer),
+                body=await answer.content.read(),
+            )
+        return await _stream(request, answer)
+    finally:
+        upstream.done(answer)
+
+
+async def _pass_with_body(request: web.Request) -> web.StreamResponse:
+    answer = await request.app[PASS_THROUGH].request(
+        request.method,
+        URL(request.app[SETTINGS].pocketbase_url + _target(request), encoded=True),
+        headers=_request_headers(request),
+        data=request.content.iter_any(),
+        allow_redirects=False,
+    )
+    connection = answer.connection  # None: the answer is whole, the connection given back
     transport = connection.transport if connection is not None else None
     try:
-        return await _answer(request, upstream)
+        return await _stream(request, answer)
     finally:
-        upstream.close()
+        answer.close()
         # An upload nobody wants the rest of: do not wait until what is buffered has gone out.
-        if transport is not None and request.body_exists and not request.content.at_eof():
+        if transport is not None and not request.content.at_eof():
             transport.abort()
 
 
-async def _answer(request: web.Request, upstream: ClientResponse) -> web.StreamResponse:
+async def _stream(request: web.Request, answer: Answer | ClientResponse) -> web.StreamResponse:
     response = web.StreamResponse(
-        status=upstream.status, reason=upstream.reason, headers=_end_to_end(upstream.headers)
+        status=answer.status, reason=answer.reason, headers=_answer_headers(answer)
     )
-    await response.prepare(request)
     try:
-        async for chunk in upstream.content.iter_any():
+        await response.prepare(request)
+        async for chunk in answer.content.iter_any():
             await response.write(chunk)
         await response.write_eof()
     except (ClientError, ConnectionError, TimeoutError) as exc:
@@ -119,24 +130,24 @@ def _target(request: web.Request) -> str:
 _ASCII_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
-def _request_headers(request: web.Request) -> CIMultiDict[str]:
-    headers = _end_to_end(request.headers)
-    for name in _REPLACED:
-        headers.popall(name, None)
-    headers["X-Forwarded-For"] = request.remote or ""
-    headers["X-Forwarded-Host"] = request.host
-    headers["X-Forwarded-Proto"] = request.scheme
-    headers[REQUEST_ID] = request_id(request)
-    return headers
+def _request_headers(request: web.Request) -> list[tuple[str, str]]:
+    return [
+        *_without(request.headers, _NOT_PASSED_ON),
+        ("X-Forwarded-For", request.remote or ""),
+        ("X-Forwarded-Host", request.host),
+        ("X-Forwarded-Proto", request.scheme),
+        (REQUEST_ID, request_id(request)),
+    ]
 
 
-def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """Return the headers that are about the message, without those `Connection` names."""
-    named = {
-        name.strip().lower()
-        for value in headers.getall(hdrs.CONNECTION, [])
-        for name in value.split(",")
-    }
-    # A message's own framing and sender are not the connection's to take away.
-    dropped = _HOP_BY_HOP | (named - {"content-length", "host", ""})
-    return CIMultiDict((n, v) for n, v in headers.items() if n.lower() not in dropped)
+def _answer_headers(answer: Answer | ClientResponse) -> CIMultiDict[str]:
+    return CIMultiDict(_without(answer.headers, _HOP_BY_HOP))
+
+
+def _without(headers: CIMultiDictProxy[str], dropped: frozenset[str]) -> list[tuple[str, str]]:
+    """Return the headers but for those in *dropped* and those that `Connection` names."""
+    if hdrs.CONNECTION in headers:
+        named = ",".join(headers.getall(hdrs.CONNECTION)).split(",")
+        # A message's own framing and sender are not the connection's to take away.
+        dropped |= {name.strip().lower() for name in named} - {"content-length", "host", ""}
+    return [(name, value) for name, value in headers.items() if name.lower() not in dropped]

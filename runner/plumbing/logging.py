@@ -42,7 +42,7 @@ def configure_logging(*, service: str, level: str = "info", log_format: str = "a
         processors=[*shared, *tail],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     # Foreign libraries (aiohttp, asyncio) speak to the standard library's logging.
     handler = logging.StreamHandler(sys.stderr)

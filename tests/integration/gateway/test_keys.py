@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -229,12 +230,18 @@ async def test_models_are_what_the_caller_may_use(
             body = await response.json()
             return body["default"], [model["id"] for model in body["models"]]
 
-    assert await usable() == ("demo/tools", ["demo/tools"])
-    runner.operator_key = True
-    assert await usable() == ("openai/gpt-5", ["openai/gpt-5", "demo/tools"])
-    runner.operator_key = False
+    few = ("demo/tools", ["demo/tools"])
+    all_of_them = ("openai/gpt-5", ["openai/gpt-5", "demo/tools"])
+    assert await usable() == few
     await set_key(gateway, alice, "sk-of-alice-0001")
-    assert await usable() == ("openai/gpt-5", ["openai/gpt-5", "demo/tools"])
+    assert await usable() == all_of_them
+    async with gateway.request("DELETE", KEY, user=alice) as response:
+        assert response.status == 204
+    assert await usable() == few
+    runner.operator_key = True
+    async with asyncio.timeout(10):  # what the runner offers is remembered for a moment
+        while await usable() != all_of_them:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_superuser_token_that_is_gone_is_renewed(
