@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from gateway.streaming.lines import line_of
+from gateway.streaming.lines import own_word
 from runner.contract.events import RunFailed
 from runner.contract.messages import sentence
 from runner.contract.problems import RunnerUnavailable, ServiceError
@@ -81,8 +81,7 @@ async def follow(
         await asyncio.sleep(min(backoff_s, patience_s))
         backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
     log.warning("runner_lost", run_id=run_id, code=code)
-    failed = RunFailed(seq=last + 1, code=code, message=sentence(code, language))
-    yield [line_of(failed)._replace(is_logged=False)]
+    yield [own_word(RunFailed(code=code, message=sentence(code, language)))]
 
 
 async def _after(

@@ -98,7 +98,8 @@ class NdjsonReader:
     def feed(self, data: bytes) -> bool:
         """See `EventReader.feed`."""
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self.lines += filter(None, lines)
+        # No heartbeat, and not the gateway's own word.
+        self.lines += [line for line in lines if line.startswith(b'{"seq":')]
         return bool(self.lines) and json.loads(self.lines[-1])["type"] in TERMINAL
 
     def cut(self) -> None:

@@ -417,7 +417,11 @@ async def test_a_lost_runner_is_said_without_a_number(
             runner.cut_after = len  # every connection breaks once it has brought what there is
 
             sse = (await events(gateway, alice, run_id, accept=SSE)).decode()
+            lines = (await events(gateway, alice, run_id)).splitlines()
 
+    *logged, own = [json.loads(line) for line in lines if line]
+    assert [event["seq"] for event in logged] == [0, 1]
+    assert (own["code"], "seq" in own) == ("runner-unavailable", False)
     last = sse.rstrip("\n").split("\n\n")[-1]
     assert sse.count("id: ") == 2
     assert last.startswith("event: run.failed\ndata: ")

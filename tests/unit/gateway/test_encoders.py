@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.streaming.encoders import NdjsonEncoder, SseEncoder, TextEncoder
-from gateway.streaming.lines import NoEvent, line_of, read_line
+from gateway.streaming.lines import NoEvent, read_line
 from runner.contract.events import (
     RunCancelled,
     RunFailed,
@@ -18,6 +19,15 @@ from runner.contract.events import (
     TextDelta,
     ToolStarted,
 )
+from runner.contract.wire import encode_event
+
+if TYPE_CHECKING:
+    from gateway.streaming.lines import EventLine
+    from runner.contract.events import RunEvent
+
+
+def line_of(event: RunEvent) -> EventLine:
+    return read_line(encode_event(event))
 
 
 def text_encoder() -> TextEncoder:
