@@ -156,6 +156,23 @@ def test_the_place_behind_an_event_is_found(
         path.unlink()
 
 
+async def test_a_slow_reader_holds_nobody_up(tmp_path: Path) -> None:
+    """The writer never waits, another reader has it all, and the slow one misses nothing."""
+    run_log = logs_in(tmp_path, limit_bytes=1 << 24).create(meta())
+    write(run_log, STARTED)
+    with open_reader(run_log) as slow:
+        reading = slow.follow(after=None, heartbeat_s=60)
+        got = await anext(reading)
+
+        write(run_log, *texts(*["x" * 1000] * 5000), FINISHED)  # nothing here can be waited for
+        quick = await read(run_log)
+
+        async for piece in reading:
+            got += piece
+    assert got == quick == in_file(run_log)
+    assert len(decoded(quick)) == 5002
+
+
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "unended"])
 async def test_a_log_cut_at_any_byte_is_whole_again_after_recovery(
     tmp_path: Path, *, ended: bool
