@@ -4,6 +4,7 @@ set -euo pipefail
 engine=$(dirname "$0")/../compose/engine.sh
 found=$("$engine" up) || { status=$?; [ $status -eq 77 ] && exit 0; exit $status; }
 while IFS== read -r name value; do [ -z "$name" ] || export "$name=$value"; done <<<"$found"
+export DOCKER_HOST=${DOCKER_HOST:-unix:///var/run/docker.sock}
 trap '"$engine" down' EXIT
 export SPAWNER_IMAGE=opencode-multiuser-test/sandbox:test
 docker build --quiet --target sandbox --tag "$SPAWNER_IMAGE" \
