@@ -42,6 +42,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _ID_CHARS = string.ascii_lowercase + string.digits
 _ID_LENGTH = 15
 _ASK_AGAIN_S = 0.5
+_RESTART_S = 8.0
+"""How long a runner that is not there may be one that restarts."""
 
 
 class Keys(Protocol):
@@ -181,6 +183,7 @@ class RunService:
         )
         log.info("run_requested", run_id=run.run_id, model=prompt.model, attached=attached)
         until = time.monotonic() + self._patience_s
+        there_at = time.monotonic()
         accepted: list[str] = []
         while not accepted:
             try:
@@ -189,7 +192,12 @@ class RunService:
             except ServiceError as exc:
                 # A runner that restarts is back in a moment. One that took the run on all the
                 # same, its answer having got lost, knows it by its id.
-                if not _runner_comes_back(exc) or time.monotonic() >= until:
+                now = time.monotonic()
+                if exc.code == RunnerRestarting.code:
+                    there_at = now
+                elif not isinstance(exc, RunnerUnavailable) or now - there_at >= _RESTART_S:
+                    raise
+                if now >= until:
                     raise
                 await asyncio.sleep(min(_ASK_AGAIN_S, self._patience_s))
         return accepted[0]
@@ -328,8 +336,3 @@ class RunService:
         except RunnerUnavailable:
             return {}
         return {s.run_id: info_of_state(s) for s in states if s.subject == caller.subject}
-
-
-def _runner_comes_back(failure: ServiceError) -> bool:
-    """Whether it is worth while to ask again in a moment."""
-    return isinstance(failure, RunnerUnavailable) or failure.code == RunnerRestarting.code
