@@ -63,13 +63,14 @@ class Upstream:
         """
         head = self._head(method, target, headers)
         while True:
-            connection, kept = await self._connection()
+            kept = self._kept()
+            connection = await self._opened() if kept is None else kept
             try:
                 return await self._exchange(connection, method, head)
             except BaseException as exc:
                 connection.abort()
                 broken = isinstance(exc, ServerDisconnectedError | OSError)
-                if not (kept and broken and method in _REPEATABLE):
+                if kept is None or not broken or method not in _REPEATABLE:
                     raise
 
     async def read(
@@ -106,20 +107,22 @@ class Upstream:
             raise ValueError("a header with a line break")
         return f"{head}\r\n\r\n".encode(errors="surrogateescape")
 
-    async def _connection(self) -> tuple[ResponseHandler, bool]:
-        """Return a connection, and whether it was kept from before."""
+    def _kept(self) -> ResponseHandler | None:
         oldest = time.monotonic() - _IDLE_S
         while self._idle:
             since, connection = self._idle.pop()
             if since >= oldest and connection.is_connected() and not connection.should_close:
-                return connection, True
+                return connection
             connection.close()
+        return None
+
+    async def _opened(self) -> ResponseHandler:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(_CONNECT_S):
             _, connection = await loop.create_connection(
                 lambda: ResponseHandler(loop), self._host, self._port, ssl=self._ssl
             )
-        return connection, False
+        return connection
 
     async def _exchange(self, connection: ResponseHandler, method: str, head: bytes) -> Answer:
         connection.set_response_params(

@@ -72,7 +72,7 @@ async def _pass(request: web.Request) -> web.StreamResponse:
                 status=answer.status,
                 reason=answer.reason,
                 headers=_answer_headers(answer),
-                body=await answer.content.read(),
+                body=answer.content.read_nowait(),
             )
         return await _stream(request, answer)
     finally:

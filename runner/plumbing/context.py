@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _REQUEST_ID = web.RequestKey("request_id", str)
 _WELL_FORMED = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 def request_id(request: web.BaseRequest) -> str:
@@ -56,13 +57,14 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
     else:
         return response
     finally:
-        log.debug(
-            "request_ended",
-            method=request.method,
-            path=request.path,
-            status=status,
-            duration_s=round(time.monotonic() - started, 4),
-        )
+        if log.is_enabled_for(logging.DEBUG):
+            log.debug(
+                "request_ended",
+                method=request.method,
+                path=request.path,
+                status=status,
+                duration_s=round(time.monotonic() - started, 4),
+            )
 
 
 async def send_request_id(request: web.Request, response: web.StreamResponse) -> None:

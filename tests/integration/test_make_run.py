@@ -33,10 +33,14 @@ LOCAL = {"DEFAULT_MODEL": "local/smollm2-135m"}
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackProcess]:
-    """A running stack that was given every secret it takes through the environment."""
+    """A running stack that was given every secret it takes through the environment.
+
+    Its gateway has workers: each needs the secrets.
+    """
     data_dir = tmp_path_factory.mktemp("stack") / "data"
     given = {"OPENAI_API_KEY": CANARY, "PB_SUPERUSER_PASSWORD": f"{CANARY}-password"}
-    with start_stack(data_dir, **given, **NO_PROVIDER, **LOCAL) as running:
+    workers = {"GATEWAY_WORKERS": "2"}
+    with start_stack(data_dir, **given, **workers, **NO_PROVIDER, **LOCAL) as running:
         running.wait_until_up()
         yield running
 
@@ -152,7 +156,7 @@ def test_a_second_start_keeps_accounts_and_leaves_nothing_at_the_end(tmp_path: P
 
 def test_killing_the_supervisor_takes_everything_down(tmp_path: Path) -> None:
     """`kill -9` gives it no chance to clean up; the kernel tells the parts."""
-    with start_stack(tmp_path / "data") as stack:
+    with start_stack(tmp_path / "data", GATEWAY_WORKERS="2") as stack:
         stack.wait_until_up()
 
         stack.end(signal.SIGKILL)
