@@ -22,6 +22,7 @@ from bench import delay, fairness, first_text, gateway_alone, growth, memory, sa
 from bench.document import write_figures
 from bench.figures import Report
 from bench.plot import plot
+from bench.signals import ended_by_sigterm
 from bench.source import source
 from bench.tools import ToolMissing
 from runner.agents.opencode import PINNED_VERSION
@@ -119,4 +120,4 @@ def _say(words: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main()))
+    sys.exit(uvloop.run(ended_by_sigterm(main())))

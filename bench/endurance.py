@@ -28,6 +28,7 @@ from bench.document import write_block
 from bench.figures import Report, percentile
 from bench.memory import proportional
 from bench.service import LIGHT, service
+from bench.signals import ended_by_sigterm
 from bench.source import source
 from bench.steady import Tolerance, trend
 
@@ -214,7 +215,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=_WHOLE_MINUTES)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    samples, heard = uvloop.run(endure(arguments.minutes, seed=arguments.seed))
+    samples, heard = uvloop.run(ended_by_sigterm(endure(arguments.minutes, seed=arguments.seed)))
     report = verdict(samples, heard, arguments.minutes)
     text = (
         f"On {time.strftime('%Y-%m-%d', time.gmtime())}, {_USERS} users, {_SLOTS} slots, "

@@ -20,7 +20,7 @@ from bench.source import MODEL
 from bench.streams import STAMP, reading
 from runner.contract.wire import LineDecoder
 from tests.support.processes import descendants
-from tests.support.stack import StackProcess, start_stack
+from tests.support.stack import COMMAND, StackProcess, start_stack
 
 if TYPE_CHECKING:
     import re
@@ -34,7 +34,7 @@ LIGHT = {"RUNNER_SANDBOX": "process", "RUNNER_WARM_POOL": "0"}
 """Settings for light agents, besides their `OPENCODE_BIN`."""
 
 _STREAM = "/opencode/stream"
-_FULL_WITHIN_S = 120.0
+_PATIENCE_S = 240.0
 _LOOK_EVERY_S = 0.05
 
 
@@ -86,10 +86,6 @@ class Service:
         """Wait until the pool is full."""
         await self._until(lambda health: health["pool"]["idle"] == health["pool"]["size"])
 
-    async def until_waiting(self, count: int) -> None:
-        """Wait until so many runs have neither a slot nor an end."""
-        await self._until(lambda health: health["queue"]["waiting"] == count)
-
     async def until_idle(self) -> None:
         """Wait until no run is left."""
         await self._until(
@@ -97,9 +93,11 @@ class Service:
         )
 
     async def _until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
-        async with asyncio.timeout(_FULL_WITHIN_S):
-            while not condition(await self._health()):
-                await asyncio.sleep(_LOOK_EVERY_S)
+        deadline = time.monotonic() + _PATIENCE_S
+        while not condition(health := await self._health()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"after {_PATIENCE_S:.0f} s the runner still is {health}")
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _health(self) -> dict[str, Any]:
         async with self.http.get(f"{self.runner_url}/health") as response:
@@ -136,7 +134,9 @@ async def service(provider: Source, **settings: str) -> AsyncIterator[Service]:
     }
     with (
         tempfile.TemporaryDirectory() as directory,
-        start_stack(Path(directory) / "data", **(usual | settings)) as stack,
+        start_stack(
+            Path(directory) / "data", command=(*COMMAND, "--end-with-parent"), **(usual | settings)
+        ) as stack,
     ):
         await asyncio.to_thread(stack.wait_until_up)
         token = next(word for word in stack.curl if word.startswith("Authorization: "))
