@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from bench.streams import POSITION
 if TYPE_CHECKING:
     from bench.figures import Report
     from bench.service import Service
-    from bench.source import Source
+    from bench.source import Group, Source
     from bench.streams import Streams
 
 AT_ONCE = "growth: prompts at once, all warm"
@@ -28,9 +29,8 @@ _KIB = 1 << 10
 _MOVES = 3
 _ALONE = "delay of a stream that runs, nobody waiting"
 _ALONE_S = 3.0
-_MOVE_S = 1.5
 _LOOK_EVERY_S = 0.02
-_PATIENCE_S = 2.0
+_PATIENCE_S = 10.0
 
 
 async def measure(report: Report, provider: Source) -> None:
@@ -82,16 +82,19 @@ async def _behind(
 ) -> None:
     """Let *count* wait, and move on a few times."""
     pids = whole.part("gateway"), whole.part("runner")
-    provider.each(pieces=2, interval_s=_MOVE_S)
     before = [proportional(part) for part in pids]
     coming = running.pieces
-    async with whole.streams(_MOVES) as moving, whole.streams(count, pattern=POSITION) as waiting:
+    has_slot = provider.hold(1)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(whole.streams(1))
+        await first.until(has_slot.complete())
+        waiting = await stack.enter_async_context(whole.streams(count, pattern=POSITION))
         await waiting.until_all_speak()
         waiting.check()
         all_there = running.pieces
         after = [proportional(part) for part in pids]
         admitted = [1000 * stream.first_s for stream in waiting.streams]
-        moved = await _moves(moving, waiting)
+        moved = await _moves(provider, has_slot, waiting)
     few = min(_WAITING)
     for name, samples in (
         ("until each knows its place", admitted),
@@ -117,22 +120,22 @@ def _delays_ms(running: Streams, first: int, end: int | None = None) -> list[flo
     return [1000 * delay for delay in delays or running.streams[0].delays_s[-1:]]
 
 
-async def _moves(moving: Streams, waiting: Streams) -> list[float]:
+async def _moves(provider: Source, has_slot: Group, waiting: Streams) -> list[float]:
     """Return how long each move took, from the end that makes room to the last one's news (ms)."""
     took: list[float] = []
-    left = list(moving.streams)
-    while left:
+    for number in range(1, _MOVES + 1):
         heard = [len(stream.found) for stream in waiting.streams]
-        while not (over := [stream for stream in left if stream.over.is_set()]):
-            await asyncio.sleep(_LOOK_EVERY_S)
-        left.remove(over[0])
-        deadline = time.monotonic() + _PATIENCE_S
+        upcoming = provider.hold(1)  # the next one's call: it keeps the slot until it is told
+        await has_slot.play_all(1, 0)
+        freed_ns, deadline = time.monotonic_ns(), time.monotonic() + _PATIENCE_S
         news: list[int] = []
-        while time.monotonic() < deadline:
+        # Those who have got a slot hear no more of places.
+        while len(news) < len(waiting.streams) - number and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_EVERY_S)
             counts = zip(waiting.streams, heard, strict=True)
             news = [stream.found[-1][0] for stream, had in counts if len(stream.found) > had]
-            if len(news) == len(waiting.streams):
-                break
-            await asyncio.sleep(_LOOK_EVERY_S)
-        took.append((max(news, default=over[0].ended_ns) - over[0].ended_ns) / 1e6)
+        took.append((max(news, default=time.monotonic_ns()) - freed_ns) / 1e6)
+        await asyncio.wait_for(upcoming.complete(), _PATIENCE_S)
+        has_slot = upcoming
+    await has_slot.play_all(1, 0)
     return took
