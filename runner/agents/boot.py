@@ -136,6 +136,7 @@ class AgentBooter:
                 token=token,
                 server_password=password,
                 base_path=BASE_PATH,
+                memory_bytes=self.limits.memory_bytes,
                 egress=self.egress is not None,
             ),
             limits=self.limits,

@@ -156,13 +156,16 @@ def environment(
     token: str,
     server_password: str,
     base_path: str,
+    memory_bytes: int | None = None,
     egress: bool = False,
 ) -> Mapping[str, str]:
     """Return OpenCode's whole environment but PATH: made from nothing.
 
     Tools inherit it, so it holds no secret: *token* opens the sandbox's own door, while a run
     lasts. *server_password* closes OpenCode's own HTTP server, which it opens on loopback.
-    With *egress*, tools are told that the door lets them through to listed hosts.
+    *memory_bytes* is what the sandbox may use: OpenCode's JavaScript engine takes the whole host's
+    memory for its own, and collects its garbage too late. With *egress*, tools are told that the
+    door lets them through to listed hosts.
     """
     config = configuration(models, base_url=inside.door_url + base_path)
     return {
@@ -180,6 +183,7 @@ def environment(
         "OPENCODE_SERVER_PASSWORD": server_password,
         "OPENCODE_CONFIG_CONTENT": json.dumps(config),
         **dict.fromkeys(_SWITCHES, "1"),
+        **({} if memory_bytes is None else {"BUN_JSC_forceRAMSize": str(memory_bytes)}),
         **(_proxy_variables(inside.door_url) if egress else {}),
     }
 

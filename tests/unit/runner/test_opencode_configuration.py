@@ -7,7 +7,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from runner.agents.history import forget_session
-from runner.agents.opencode import AgentModel, configuration, fingerprint
+from runner.agents.opencode import AgentModel, configuration, environment, fingerprint
+from runner.sandbox.base import Inside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,17 @@ def test_each_model_has_its_mode() -> None:
 
     assert [model.mode for model in MODELS] == ["build", "build", "chat"]
     assert config["agent"]["chat"]["tools"] == {"*": False}
+
+
+def test_its_engine_knows_the_sandboxes_limit_not_the_hosts_memory(tmp_path: Path) -> None:
+    """Else it collects its garbage as if it had all of it."""
+    inside = Inside(home=tmp_path, workspace=tmp_path, tmp=tmp_path, door_url="http://127.0.0.1:1")
+
+    told = environment(
+        inside, MODELS, token="t", server_password="p", base_path="/v1", memory_bytes=1 << 30
+    )
+
+    assert told["BUN_JSC_forceRAMSize"] == str(1 << 30)
 
 
 def test_a_replaced_binary_has_another_fingerprint(tmp_path: Path) -> None:
