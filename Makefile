@@ -45,7 +45,7 @@ test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
 	$(WITH_TEST) .venv/bin/python -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 
 test-compose:  ## Build the images and run the stack of containers (skips where no Docker engine can run)
-	$(WITH_DEV) .venv/bin/python -m pytest -m compose tests/compose $(PYTEST_ARGS)
+	$(WITH_DEV) tests/compose/with_engine.sh .venv/bin/python -m pytest -m compose $(PYTEST_ARGS)
 
 test-docker:  ## Sandboxes as containers: contract, attacks, real runs (skips where no Docker engine can run)
 	$(WITH_TEST) tests/support/with_engine.sh .venv/bin/python -m pytest -k "docker or spawner" $(PYTEST_ARGS) \

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from tests.support.attacker import Attacker
 
 WHO = ["root", "user"] if os.geteuid() == 0 else ["user"]
+CONTAINER = pytest.param("container", marks=[pytest.mark.compose, pytest.mark.timeout(600)])
 
 _RESULTS = pytest.StashKey[table.Results]()
 
 
-@pytest.fixture(scope="session", params=[*WHO, "docker"])
+@pytest.fixture(scope="session", params=[*WHO, CONTAINER, "docker"])
 def attacker(request: pytest.FixtureRequest) -> Iterator[Attacker]:
     """Somebody with a shell in a sandbox; after each attack the neighbour must be well."""
     with support.attacker(request.param) as somebody:

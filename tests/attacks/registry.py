@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.support.attacker import PRELUDE
+from tests.support.prelude import PRELUDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,6 +30,7 @@ END = "<!-- end of attacks -->\n"
 PLACES = {
     "root": "bubblewrap, runner is root",
     "user": "bubblewrap, runner is not",
+    "container": "bubblewrap in the runner's container",
     "docker": "docker",
     "process": "process",
 }

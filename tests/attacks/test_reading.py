@@ -33,6 +33,16 @@ def test_host_files_are_not_there(attacker: Attacker) -> None:
     attacker.run("cat {base}/outside/precious /proc/1/root/{base}/outside/precious")
 
 
+def test_secrets_and_volumes_of_a_container_are_not_there(attacker: Attacker) -> None:
+    """Where the runner is in a container, its user can read these; a sandbox can't."""
+    outcome = attacker.run(
+        "cat /run/secrets/*; ls /run /data /app /closed; ls -d /proc/1/root/data"
+    )
+
+    assert outcome.lines == ["/run:"]
+    assert outcome.err.count("No such file or directory") == 5
+
+
 def test_host_processes_are_not_there(attacker: Attacker) -> None:
     """A sandbox sees its own processes only, and no foreign environment or memory."""
     outcome = attacker.run(

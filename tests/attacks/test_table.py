@@ -26,6 +26,13 @@ def test_writing_keeps_what_was_not_tried_again() -> None:
 
     again = table.write(once, {title: {"user": True}})
 
-    assert table.written_rows(again)[0] == [title, "held", "held", "not tried", "**not held**"]
+    assert table.written_rows(again)[0] == [
+        title,
+        "held",
+        "held",
+        "not tried",
+        "not tried",
+        "**not held**",
+    ]
     assert again.startswith("a\n")
     assert again.endswith("b\n")

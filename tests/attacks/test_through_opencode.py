@@ -6,15 +6,20 @@ nothing, a test only finds out whether the attack works, for the table in docs/s
 
 from __future__ import annotations
 
+import base64
 import os
+import pickle
+import subprocess
 from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 from runner.contract import events
+from tests.attacks.conftest import CONTAINER
 from tests.attacks.registry import ATTACKS, LEAVE, PLANT, RAN, Attack
 from tests.support.assault import CANARY, Assault, carry_out
+from tests.support.compose import ROOT, built_stack, taken_down
 
 if TYPE_CHECKING:
     from tests.attacks.conftest import Verdicts
@@ -34,10 +39,26 @@ pytestmark = pytest.mark.timeout(300)
 @cache
 def assault_on(place: str) -> Assault:
     """Return what came of all attacks at *place*; they are carried out once."""
+    if place == "container":
+        return carry_out_in_container()
     return carry_out([PLANT, LEAVE, *ATTACKS], **PLACES[place])  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=PLACES)
+def carry_out_in_container() -> Assault:
+    """Return what came of them where runner, provider and all are in the runner's container."""
+    with taken_down(built_stack().another("assault")) as project:
+        done = subprocess.run(
+            project.runner_program("-m", "tests.support.in_container", "assault"),
+            env=project.environ,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    assault: Assault = pickle.loads(base64.b64decode(done.stdout.splitlines()[-1]))
+    return assault
+
+
+@pytest.fixture(params=[*PLACES, CONTAINER])
 def place(request: pytest.FixtureRequest) -> str:
     """Whose runner with which backend."""
     return str(request.param)

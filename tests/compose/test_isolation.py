@@ -141,12 +141,7 @@ def test_it_writes_its_data_and_nothing_else(stack: ComposeStack, service: str) 
 @pytest.mark.parametrize("service", SERVICES)
 def test_it_sees_its_own_secrets_only(stack: ComposeStack, service: str) -> None:
     """As files; no environment and no command line has one."""
-    values = {
-        name: stack.inside(
-            "gateway" if name != "openai_api_key" else "runner", f"cat /run/secrets/{name}"
-        ).strip()
-        for name in set().union(*SECRETS.values())
-    }
+    values = {name: stack.secret(name) for name in set().union(*SECRETS.values())}
 
     seen = set(stack.inside(service, "ls /run/secrets").split())
     shown = stack.inside(service, "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'")

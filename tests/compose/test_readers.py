@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from aiohttp.test_utils import unused_port
 
-from tests.support.compose import FILES, ComposeStack, new_user
+from tests.support.compose import FILES, new_user, taken_down
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.compose import ComposeStack
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
@@ -41,26 +42,15 @@ def docker_compose() -> str:
 @pytest.fixture
 def old_stack(built: ComposeStack, docker_compose: str) -> Iterator[ComposeStack]:
     """The stack, brought up by docker-compose 1.29.2."""
-    environ = {
-        **built.environ,
-        "COMPOSE_PROJECT_NAME": f"{built.project}-old",
-        "GATEWAY_PORT": str(unused_port()),
-    }
-    stack = ComposeStack(program=(docker_compose,), environ=environ)
-    try:
+    with taken_down(built.another("old", program=[docker_compose])) as stack:
         stack.compose("up", "--detach", "--no-build")
         stack.until_healthy()
         yield stack
-    finally:
-        stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "2")
 
 
-def test_docker_compose_1_29_runs_it(old_stack: ComposeStack, secrets_dir: Path) -> None:
+def test_docker_compose_1_29_runs_it(old_stack: ComposeStack) -> None:
     """The main job, with the same walls; and nothing is left of it."""
-    password = (secrets_dir / "pb_superuser_password").read_text().strip()
-    anna = new_user(old_stack.origin, password)
-
-    answer = anna.text("say hello")
+    answer = new_user(old_stack).text("say hello")
 
     assert answer == "Hello from the provider.\n[✔ User Anna - Fertig!]\n"
     runner = old_stack.inspect("runner")["HostConfig"]

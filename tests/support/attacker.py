@@ -14,32 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tests.support.compose import built_stack, taken_down
 from tests.support.ordinary_user import REPOSITORY, UID, Command, as_ordinary_user
+from tests.support.prelude import PRELUDE
 from tests.support.sandbox_driver import CANARY
 from tests.support.spawner import run_spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-PRELUDE = """
-import ctypes, errno, fcntl, os, platform, socket, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-first = 0 if platform.machine() == "x86_64" else 1
-
-def outcome(result):
-    print("done" if result >= 0 else errno.errorcode[ctypes.get_errno()])
-
-def call(numbers, *arguments):
-    outcome(libc.syscall(numbers[first], *arguments))
-
-def attempt(action, *arguments):
-    try:
-        action(*arguments)
-    except OSError as exc:
-        print(errno.errorcode[exc.errno])
-    else:
-        print("done")
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +48,8 @@ class Attacker:
     """Somebody with a shell in a sandbox.
 
     Attributes:
-        who: Whose runner it is: `root` or `user`; `docker`: root's, with containers.
+        who: Whose runner it is: `root` or `user`; `container`: the one in the stack's container;
+            `docker`: root's, with containers as sandboxes.
         places: What there is on the host to aim at.
     """
 
@@ -107,6 +90,7 @@ class Attacker:
 @contextmanager
 def attacker(who: str) -> Iterator[Attacker]:
     """Yield an attacker in the sandboxes of a runner that is *who*."""
+    environment = {"PATH": os.environ["PATH"], "CANARY": CANARY, "LANG": "C.UTF-8"}
     with ExitStack() as stack:
         base = Path(tempfile.mkdtemp(prefix="opencode-attacks-"))
         stack.callback(shutil.rmtree, base)
@@ -117,6 +101,11 @@ def attacker(who: str) -> Iterator[Attacker]:
             if os.geteuid() == 0:
                 os.chown(base, UID, UID)
             command = stack.enter_context(as_ordinary_user(argv))
+        elif who == "container":
+            project = stack.enter_context(taken_down(built_stack().another("attacks")))
+            program = ["-m", "tests.support.in_container", "driver"]
+            command = Command(project.runner_program(*program, CANARY=CANARY))
+            environment |= project.environ
         elif who == "docker":
             argv.append(str(stack.enter_context(run_spawner(base)).socket))
         process = stack.enter_context(
@@ -124,7 +113,7 @@ def attacker(who: str) -> Iterator[Attacker]:
                 command.argv,
                 pass_fds=command.fds,
                 cwd=REPOSITORY,
-                env={"PATH": os.environ["PATH"], "CANARY": CANARY, "LANG": "C.UTF-8"},
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

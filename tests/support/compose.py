@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import secrets
+import shutil
 import subprocess
+import tempfile
 import time
-import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp.test_utils import unused_port
+
+from stack.generate import CONTAINER_USER, for_containers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 FILES = ("compose.yaml", "compose.override.yaml", "tests/compose/compose.test.yaml")
+OPERATOR_KEY = "sk-operator-5c0ffee5"
 SERVICES = ("pocketbase", "gateway", "runner")
 TERMINAL = frozenset({"run.finished", "run.failed", "run.cancelled"})
 _PATIENCE_S = 90.0
@@ -47,8 +58,7 @@ class ComposeStack:
 
     def compose(self, *arguments: str) -> str:
         """Run compose; return what it prints."""
-        chosen = [word for file in self.files for word in ("-f", file)]
-        return self._run([*self.program, *chosen, *arguments])
+        return self._run(self._command(*arguments))
 
     def docker(self, *arguments: str) -> str:
         """Run docker; return what it prints."""
@@ -91,6 +101,35 @@ class ComposeStack:
         found += self.docker("network", "ls", "-q", "--filter", label)
         return found.split()
 
+    def runner_program(self, *arguments: str, **environment: str) -> list[str]:
+        """Return the command that runs Python in a runner's container of its own, with our tests.
+
+        It has all that the stack's own has: rights, filter, volumes, secrets.
+        """
+        variables = {"TMPDIR": "/data", **environment}
+        return [
+            *self._command("run", "--rm", "-T", "--no-deps", "--entrypoint", "python"),
+            *("--volume", f"{ROOT}/tests:/app/tests:ro"),
+            *(word for name, value in variables.items() for word in ("--env", f"{name}={value}")),
+            *("runner", *arguments),
+        ]
+
+    def secret(self, name: str) -> str:
+        """Return one of the secrets that the operator has made."""
+        return Path(self.environ["SECRETS_DIR"], name).read_text(encoding="utf-8").strip()
+
+    def another(self, name: str, *, program: Sequence[str] | None = None) -> ComposeStack:
+        """Return a project of its own beside this one, from the same images."""
+        own = {
+            "COMPOSE_PROJECT_NAME": f"{self.project}-{name}",
+            "GATEWAY_PORT": str(unused_port()),
+        }
+        return replace(self, program=program or self.program, environ={**self.environ, **own})
+
+    def _command(self, *arguments: str) -> list[str]:
+        chosen = [word for file in self.files for word in ("-f", file)]
+        return [*self.program, *chosen, *arguments]
+
     def _run(self, command: Sequence[str]) -> str:
         done = subprocess.run(
             command,
@@ -103,6 +142,57 @@ class ComposeStack:
         )
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
         return done.stdout
+
+
+@cache
+def built_stack() -> ComposeStack:
+    """Return the stack with its images built; skip the test where there can be none."""
+    if reason := os.environ.get("NO_ENGINE"):
+        pytest.skip(reason)
+    if not os.environ.get("DOCKER_HOST") and not Path("/var/run/docker.sock").exists():
+        pytest.skip("no Docker engine: `make test-compose` finds or starts one")
+    stack = ComposeStack(
+        program=("docker", "compose"),
+        environ={
+            **os.environ,
+            "IMAGE_PREFIX": "opencode-multiuser-test",
+            "APP_VERSION": "test",
+            "COMPOSE_PROJECT_NAME": f"ocm-test-{os.getpid()}",
+            "GATEWAY_PORT": str(unused_port()),
+            **_folders(),
+            "GATEWAY_RECONCILE_S": "2",
+            "RUNNER_WARM_POOL": "0",
+        },
+    )
+    stack.compose("build", "--quiet")
+    return stack
+
+
+def _folders() -> dict[str, str]:
+    """Make what `make secrets` makes, with an operator's key, and a folder for backups."""
+    base = Path(tempfile.mkdtemp(prefix="opencode-compose-"))
+    atexit.register(shutil.rmtree, base)
+    folders = {"SECRETS_DIR": base / "secrets", "BACKUP_DIR": base / "backups"}
+    for folder in folders.values():
+        folder.mkdir()
+    key = folders["SECRETS_DIR"] / "openai_api_key"
+    key.write_text(f"{OPERATOR_KEY}\n", encoding="utf-8")
+    key.chmod(0o444)
+    for_containers(folders["SECRETS_DIR"])
+    if os.geteuid() == 0:
+        os.chown(folders["BACKUP_DIR"], CONTAINER_USER, CONTAINER_USER)
+    else:
+        folders["BACKUP_DIR"].chmod(0o777)
+    return {name: str(folder) for name, folder in folders.items()}
+
+
+@contextmanager
+def taken_down(stack: ComposeStack) -> Iterator[ComposeStack]:
+    """Remove whatever there is of *stack* after the block."""
+    try:
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "2")
 
 
 def eventually(holds: Any, otherwise: str) -> None:
@@ -193,17 +283,18 @@ class Caller:
         return urllib.request.urlopen(request, timeout=_PATIENCE_S)
 
 
-def new_user(origin: str, superuser_password: str) -> Caller:
+def new_user(stack: ComposeStack) -> Caller:
     """Make a user as the first admin does, and sign in as that user."""
-    admin = Caller(origin=origin, token="")
-    admin.token = _token(admin, "_superusers", "admin@example.com", superuser_password)
+    admin = Caller(origin=stack.origin, token="")
+    password = stack.secret("pb_superuser_password")
+    admin.token = _token(admin, "_superusers", "admin@example.com", password)
     email, password = f"{secrets.token_hex(6)}@example.com", secrets.token_hex(8)
     admin.call(
         "POST",
         "/api/collections/users/records",
         {"email": email, "password": password, "passwordConfirm": password, "name": "Anna"},
     )
-    user = Caller(origin=origin, token="")
+    user = Caller(origin=stack.origin, token="")
     user.token = _token(user, "users", email, password)
     return user
 

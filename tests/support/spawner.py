@@ -14,8 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from runner.spawner.profile import LABEL_RUNS, scope_of
 from tests.support.ordinary_user import REPOSITORY
 from tests.support.processes import descendants
@@ -100,6 +98,8 @@ def run_spawner(
     *at* is its socket; left out: a new one.
     """
     if reason := why_no_engine() or why_no_runtime(runtime):
+        import pytest  # noqa: PLC0415 - not in the runner's container, where attacks run too
+
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="opencode-spawner-") as directory:
         Path(directory).chmod(0o711)
