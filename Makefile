@@ -27,7 +27,7 @@ WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run backup secrets test test-compose test-docker test-attacks soak neighbours bench endurance check lint types fmt lock docs clean
+.PHONY: help run backup secrets test test-compose test-docker test-attacks soak neighbours bench endurance check lint types fmt lock audit docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,11 @@ fmt:  ## Mend style and format
 
 lock:  ## Write the lock files anew after a change of pyproject.toml or package.json
 	$(WITH_DEV) sh stack/lock.sh $(UV_VERSION) $(UV_DIR)
+
+audit:  ## Look the locked packages up in databases of vulnerabilities
+	$(WITH_DEV) sh -c 'test -x .cache/audit/bin/pip-audit || { .venv/bin/python -m venv .cache/audit && \
+		.cache/audit/bin/pip install --quiet --no-deps --require-hashes --only-binary :all: -r requirements-audit.lock; } && \
+		.venv/bin/python -m deploy.audit'
 
 docs:  ## Write the tables in README (settings) and docs/security.md (attacks) anew
 	$(WITH_DEV) sh -c '.venv/bin/python -m stack.readme && .venv/bin/python -m tests.attacks.table'

@@ -18,6 +18,7 @@ compile pyproject.toml --output-file requirements.lock
 compile pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock
 compile --group node --output-file requirements-node.lock
 compile --group bench --output-file requirements-bench.lock
+compile --group audit --output-file requirements-audit.lock
 compile --no-deps tests/compose/docker-compose-1.in --output-file tests/compose/docker-compose-1.lock
 
 npm install --package-lock-only --cache .cache/npm
