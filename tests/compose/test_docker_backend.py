@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from aiohttp.test_utils import unused_port
 
 from runner.spawner.profile import LABEL_RUN
 from tests.compose.provider import ENDLESS
-from tests.support.compose import FILES, ComposeStack, eventually, health, new_user
+from tests.support.compose import FILES, eventually, health, taken_down
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.compose import Caller
+    from tests.support.compose import Caller, ComposeStack
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
@@ -35,31 +34,22 @@ def stack(built: ComposeStack, tmp_path_factory: pytest.TempPathFactory) -> Iter
             parent.chmod(parent.stat().st_mode | 0o001)
     os.chown(shared, APP, APP)
     socket = Path(built.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")[len("unix://") :])
-    environ = {
-        **built.environ,
-        "COMPOSE_PROJECT_NAME": f"{built.project}-docker",
-        "GATEWAY_PORT": str(unused_port()),
+    own = {
         "SANDBOXES_DIR": str(shared),
         "DOCKER_SOCKET": str(socket),
         "DOCKER_GID": str(socket.stat().st_gid),
     }
-    containers = replace(built, environ=environ, files=(*FILES, "compose.docker.yaml"))
+    beside = built.another("docker")
+    containers = replace(
+        beside, environ={**beside.environ, **own}, files=(*FILES, "compose.docker.yaml")
+    )
     containers.compose("build", "--quiet", "spawner", "sandbox")
-    try:
+    with taken_down(containers):
         containers.compose("up", "--detach", "--no-build")
         containers.until_healthy()
         yield containers
-    finally:
-        containers.compose("down", "--volumes", "--remove-orphans")
     assert containers.left() == []
     assert sandboxes(containers) == []
-
-
-@pytest.fixture
-def anna(stack: ComposeStack, secrets_dir: Path) -> Caller:
-    """A user of that stack."""
-    password = (secrets_dir / "pb_superuser_password").read_text().strip()
-    return new_user(stack.origin, password)
 
 
 def sandboxes(stack: ComposeStack) -> list[str]:
