@@ -328,3 +328,40 @@ async def test_readers_who_take_nothing_are_cut_off(
         async with asyncio.timeout(20):
             await runner.left.wait()
         assert response.status == 200
+
+
+_PIECES = 200  # of a megabyte: more than all buffers on the way hold
+
+
+async def test_a_slow_reader_slows_its_own_run_alone(
+    pocketbase: RunningPocketBase, runner: FakeRunner, alice: User
+) -> None:
+    """What it does not take, the gateway does not take from the runner; others notice nothing."""
+    handed_over, stuck = 0, asyncio.Event()
+
+    def count(data: bytes) -> None:
+        nonlocal handed_over
+        handed_over += bool(data)
+
+    async def big(stage: Stage) -> None:
+        for number in range(_PIECES):
+            await stage.send(text("x" * 1_000_000))
+            try:
+                async with asyncio.timeout(1):
+                    while handed_over <= number:
+                        await asyncio.sleep(0.001)
+            except TimeoutError:
+                break
+        stuck.set()
+        await asyncio.Event().wait()
+
+    runner.script, runner.cut_after = big, count
+    settings = gateway_settings(pocketbase, runner_url=runner.url, gateway_write_timeout_s=60)
+    async with run_gateway(settings) as gateway, gateway.stream(alice, prompt="slow"):
+        async with asyncio.timeout(50):
+            await stuck.wait()
+        assert handed_over < _PIECES / 2
+
+        runner.script = playing(STARTED, text("Hallo"), FINISHED)
+        async with gateway.stream(alice, prompt="quick") as response:
+            assert (await response.text()).startswith("Hallo")
