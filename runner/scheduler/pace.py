@@ -10,6 +10,7 @@ _USUAL_RUN_S = 30.0
 """What a run is taken to last until some have been seen."""
 
 _SHORTEST_S = 0.001
+_FEW = 4
 
 _DEVIATIONS = 2.0
 """How many standard deviations of bad luck a forecast allows for: kept in 19 of 20 cases."""
@@ -23,7 +24,8 @@ class Pace:
     """
 
     def __init__(self, *, slots: int) -> None:
-        self._intervals = deque([_USUAL_RUN_S / slots], maxlen=max(64, 2 * slots))
+        self._usual_s = [_USUAL_RUN_S / slots]
+        self._intervals: deque[float] = deque(maxlen=max(64, 2 * slots))
         self._since: float | None = None
         self._learn()
 
@@ -45,7 +47,8 @@ class Pace:
         """Return in how many seconds *count* more places will most likely have become free."""
         if count <= 0:
             return 0.0
-        unsure = self._deviation_s * math.sqrt(count + count * count / len(self._intervals))
+        seen = max(1, len(self._intervals))
+        unsure = self._deviation_s * math.sqrt(count + count * count / seen)
         forecast = count * self._mean_s + _DEVIATIONS * unsure
         silent_s = 0.0 if self._since is None else now - self._since
         return max(forecast, self._longest_s, silent_s)
@@ -59,7 +62,8 @@ class Pace:
         return self._mean_s * (1 + 2 * unevenness / places)
 
     def _learn(self) -> None:
-        self._longest_s = max(self._intervals)
-        self._mean_s = max(_SHORTEST_S, fmean(self._intervals))
+        known = self._intervals if len(self._intervals) >= _FEW else self._usual_s
+        self._longest_s = max(known)
+        self._mean_s = max(_SHORTEST_S, fmean(known))
         # Few intervals may look more regular than they are.
-        self._deviation_s = max(self._mean_s, pstdev(self._intervals))
+        self._deviation_s = max(self._mean_s, pstdev(known))
