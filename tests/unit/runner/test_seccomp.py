@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import struct
+from typing import Any
 
 import pytest
 
-from runner.sandbox.seccomp import UnsupportedArchitecture, build_filter
+from runner.sandbox.seccomp import UnsupportedArchitecture, build_filter, docker_profile
 
 ALLOW = 0x7FFF0000
 KILL = 0x80000000
@@ -94,3 +95,40 @@ def test_machine_without_a_table_is_refused() -> None:
     """No filter is no sandbox."""
     with pytest.raises(UnsupportedArchitecture):
         build_filter("riscv64")
+
+
+def docker_answer(name: str, *arguments: int) -> int:
+    """What Docker's form of the filter answers to a call: an error, or 0 if it is allowed."""
+    for rule in docker_profile("x86_64")["syscalls"]:
+        if name in rule["names"] and all(matches(one, arguments) for one in rule["args"]):
+            return int(rule["errnoRet"])
+    return 0
+
+
+def matches(condition: dict[str, Any], arguments: tuple[int, ...]) -> bool:
+    """As libseccomp compares: all 64 bits."""
+    value = arguments[condition["index"]]
+    if condition["op"] == "SCMP_CMP_GT":
+        return bool(value > condition["value"])
+    assert condition["op"] == "SCMP_CMP_MASKED_EQ"
+    return bool(value & condition["value"] == condition["valueTwo"])
+
+
+@pytest.mark.parametrize("above", [0, 1 << 32], ids=["plain", "garbage above the int"])
+def test_dockers_form_looks_at_arguments_too(above: int) -> None:
+    """The kernel takes 32 bits where a filter sees 64: what stands above is no way past."""
+    allowed = {family for family in range(64) if not docker_answer("socket", above | family)}
+    assert allowed == (set() if above else {1, 2, 10, 16})
+    assert docker_answer("ioctl", 0, above | 0x5412) == errno.EPERM
+    assert docker_answer("ioctl", 0, above | 0x5401) == 0
+    assert docker_answer("clone", above | 0x10000000 | 17) == errno.EPERM
+    assert docker_answer("clone", above | 17) == 0
+
+
+def test_dockers_form_refuses_the_same_calls() -> None:
+    """With the same errors."""
+    assert docker_answer("ptrace") == docker_answer("mount") == errno.EPERM
+    assert docker_answer("io_uring_setup") == docker_answer("clone3") == errno.ENOSYS
+    assert docker_answer("read") == 0
+    with pytest.raises(UnsupportedArchitecture):
+        docker_profile("vax")
