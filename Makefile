@@ -48,7 +48,8 @@ test-compose:  ## Build the images and run the stack of containers (skips where 
 	$(WITH_DEV) tests/compose/with_engine.sh .venv/bin/python -m pytest -m compose $(PYTEST_ARGS)
 
 test-docker:  ## Sandboxes as containers: contract, attacks, real runs (skips where no Docker engine can run)
-	$(WITH_TEST) tests/support/with_engine.sh .venv/bin/python -m pytest -k "docker or spawner" $(PYTEST_ARGS) \
+	$(WITH_TEST) tests/compose/with_engine.sh tests/support/with_sandbox_image.sh \
+		.venv/bin/python -m pytest -k "docker or spawner" $(PYTEST_ARGS) \
 		tests/contract tests/attacks tests/integration/runner/test_docker.py
 
 test-attacks:  ## Only the attacks on the sandboxes (part of `make test`)

@@ -25,14 +25,17 @@ from runner.credential_proxy.forward import HttpUpstream, Patience
 from runner.credential_proxy.grants import Grant
 from runner.sandbox.base import Limits
 from runner.sandbox.bubblewrap import BubblewrapBackend
+from runner.sandbox.docker import DockerBackend
 from tests.support.fake_provider import fake_provider
 from tests.support.ordinary_user import pytest_as_ordinary_user
+from tests.support.spawner import run_spawner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from runner.contract.events import RunEvent
+    from runner.sandbox.base import SandboxBackend
     from tests.attacks.conftest import Verdicts
 
 PHRASE = "obey-the-planted-words"
@@ -115,8 +118,26 @@ async def refuse(params: dict[str, Any]) -> dict[str, Any]:
     return decide(params, allow=False)
 
 
+@pytest.fixture(params=["root" if os.geteuid() == 0 else "user", "docker"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Whose runner, with which backend."""
+    return str(request.param)
+
+
+@pytest.fixture
+def backend(place: str, tmp_path: Path) -> Iterator[SandboxBackend]:
+    """The backend there."""
+    if place != "docker":
+        yield BubblewrapBackend()
+        return
+    with run_spawner(tmp_path / "sandboxes") as spawner:
+        yield DockerBackend(spawner.socket, tmp_path / "sandboxes")
+
+
 @pytest.mark.timeout(120)
-async def test_planted_files_have_no_effect(tmp_path: Path, verdicts: Verdicts) -> None:
+async def test_planted_files_have_no_effect(
+    tmp_path: Path, backend: SandboxBackend, verdicts: Verdicts
+) -> None:
     """No plugin, MCP command, header, instruction, agent or skill of them is used."""
     for parent in (tmp_path, *tmp_path.parents):
         if os.geteuid() == parent.stat().st_uid == 0 and parent.name.startswith("pytest-"):
@@ -124,7 +145,7 @@ async def test_planted_files_have_no_effect(tmp_path: Path, verdicts: Verdicts) 
     directories = HostileDirectories(tmp_path / "sandboxes", prefix="opencode-")
     model = AgentModel(provider="openai", name="scripted", api="responses")
     booter = AgentBooter(
-        backend=BubblewrapBackend(),
+        backend=backend,
         directories=directories,
         binary=lambda: opencode.find_binary(None),
         programs=(),
