@@ -27,7 +27,7 @@ WITH_DEV  = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py dev --
 WITH_TEST = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py test --
 WITH_BENCH = @exec $(or $(PYTHON),$(NO_PYTHON)) -I stack/install.py bench --
 
-.PHONY: help run backup secrets test test-compose test-docker test-attacks soak neighbours bench endurance check lint types fmt lock audit docs clean
+.PHONY: help run backup secrets test test-compose attacks-compose test-docker test-attacks soak neighbours bench endurance check lint types fmt lock audit docs clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,10 @@ test:  ## Run all tests, on the real parts (PYTEST_ARGS="-k name" for some)
 	$(WITH_TEST) .venv/bin/python -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 
 test-compose:  ## Build the images and run the stack of containers (skips where no Docker engine can run)
-	$(WITH_DEV) tests/compose/with_engine.sh .venv/bin/python -m pytest -m compose $(PYTEST_ARGS)
+	$(WITH_DEV) tests/compose/with_engine.sh .venv/bin/python -m pytest -m compose tests/compose $(PYTEST_ARGS)
+
+attacks-compose:  ## The attacks on the sandboxes inside the runner's container
+	$(WITH_DEV) tests/compose/with_engine.sh .venv/bin/python -m pytest -m compose tests/attacks $(PYTEST_ARGS)
 
 test-docker:  ## Sandboxes as containers: contract, attacks, real runs (skips where no Docker engine can run)
 	$(WITH_TEST) tests/compose/with_engine.sh tests/support/with_sandbox_image.sh \
