@@ -192,7 +192,9 @@ def taken_down(stack: ComposeStack) -> Iterator[ComposeStack]:
     try:
         yield stack
     finally:
-        stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "2")
+        # With every profile: else what only these have would stay.
+        end = ("down", "--volumes", "--remove-orphans", "--timeout", "2")
+        stack.compose("--profile", "edge", "--profile", "tools", *end)
 
 
 def eventually(holds: Any, otherwise: str) -> None:
