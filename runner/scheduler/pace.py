@@ -6,8 +6,9 @@ import math
 from collections import deque
 from statistics import fmean, pstdev
 
-_USUAL_RUN_S = 30.0
-"""What a run is taken to last until some have been seen."""
+_USUAL_RUN_S = 10.0
+"""What a run is taken to last, as if so many had been seen, until some have."""
+_USUAL_SEEN = 16
 
 _SHORTEST_S = 0.001
 _FEW = 4
@@ -24,7 +25,7 @@ class Pace:
     """
 
     def __init__(self, *, slots: int) -> None:
-        self._usual_s = [_USUAL_RUN_S / slots]
+        self._usual_s = [_USUAL_RUN_S / slots] * _USUAL_SEEN
         self._intervals: deque[float] = deque(maxlen=max(64, 2 * slots))
         self._since: float | None = None
         self._learn()
@@ -47,8 +48,7 @@ class Pace:
         """Return in how many seconds *count* more places will most likely have become free."""
         if count <= 0:
             return 0.0
-        seen = max(1, len(self._intervals))
-        unsure = self._deviation_s * math.sqrt(count + count * count / seen)
+        unsure = self._deviation_s * math.sqrt(count + count * count / self._seen)
         forecast = count * self._mean_s + _DEVIATIONS * unsure
         silent_s = 0.0 if self._since is None else now - self._since
         return max(forecast, self._longest_s, silent_s)
@@ -63,6 +63,7 @@ class Pace:
 
     def _learn(self) -> None:
         known = self._intervals if len(self._intervals) >= _FEW else self._usual_s
+        self._seen = len(known)
         self._longest_s = max(known)
         self._mean_s = max(_SHORTEST_S, fmean(known))
         # Few intervals may look more regular than they are.
