@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
-from tests.support.compose import FILES, new_user, taken_down
+from tests.support.compose import FILES, SERVICES, new_user, taken_down
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def test_docker_compose_1_29_runs_it(old_stack: ComposeStack) -> None:
     assert old_stack.left() == []
 
 
-def test_docker_stack_deploy_reads_the_base(built: ComposeStack) -> None:
+def test_docker_stack_deploy_reads_it(built: ComposeStack) -> None:
     """compose.yaml is the base of a stack; what only one host knows is not in it."""
     known = subprocess.run(
         ["docker", "stack", "config", "--help"],
@@ -73,10 +74,13 @@ def test_docker_stack_deploy_reads_the_base(built: ComposeStack) -> None:
     if "--compose-file" not in known.stdout:
         pytest.skip("this docker has no `docker stack config`")
 
-    read = built.docker("stack", "config", "--compose-file", FILES[0])
+    files = [word for file in (FILES[0], "compose.swarm.yaml") for word in ("-c", file)]
+    read = yaml.safe_load(built.docker("stack", "config", *files))
 
-    assert "read_only: true" in read
-    assert "internal: true" in read
+    for service in SERVICES:
+        assert read["services"][service]["read_only"] is True
+        assert read["services"][service]["deploy"]["endpoint_mode"] == "dnsrr"
+    assert read["networks"]["accounts"] == {"driver": "overlay", "internal": True}
 
 
 @pytest.mark.parametrize("profile", ["edge", "tools"])
