@@ -133,7 +133,7 @@ async def test_many_readers_cut_anywhere_get_the_same_bytes(tmp_path: Path) -> N
     assert set(got) == {in_file(run_log)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 200_000), max_size=30), st.integers(-1, 40))
 def test_the_place_behind_an_event_is_found(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], after: int
