@@ -100,6 +100,11 @@ class Run:
             and (self.start.prompt, self.start.permission) == (start.prompt, start.permission)
         )
 
+    @property
+    def is_left(self) -> bool:
+        """Whether it ends soon unless a reader comes."""
+        return self._leaving is not None
+
     @contextmanager
     def read(self) -> Iterator[None]:
         """Have a reader while the block runs."""

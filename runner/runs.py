@@ -258,13 +258,18 @@ class RunService:
         if known is None and idempotency is not None:
             known = self._logs.of_key(start.subject, idempotency)
         if known is None and start.come_back:
-            same = (it for it in self._logs.find(subject=start.subject) if it.meta.body == body)
-            known = next(same, None)
+            same = [it for it in self._logs.find(subject=start.subject) if it.meta.body == body]
+            # Of several, one that has just lost its reader: whoever still reads needs no return.
+            known = next(filter(self._is_left, same), next(iter(same), None))
         if known is None:
             return None
         if known.meta.body != body or known.state.subject != start.subject:
             raise IdempotencyConflict
         return known
+
+    def _is_left(self, known: RunLog) -> bool:
+        live = self._live.get(known.state.run_id)
+        return live is not None and live[0].is_left
 
     def _double(self, start: StartRun, choice: Choice) -> str | None:
         """Return the id of a live run that *start* most likely repeats: a double click."""

@@ -47,8 +47,8 @@ class StartRun(BaseModel):
     )
     come_back: bool = Field(
         default=False,
-        description="Start nothing: name the subject's latest run of the same request, 404 if "
-        "there is none.",
+        description="Start nothing: name the subject's latest run of the same request, or "
+        "rather one that has just lost its readers; 404 if there is none.",
     )
     permission: Permission | None = Field(
         default=None,

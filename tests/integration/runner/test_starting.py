@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.contract import events
-from tests.support.fake_provider import Plan
-from tests.support.runner import new_run_id
+from tests.support.fake_provider import Plan, fake_provider
+from tests.support.runner import new_run_id, read_events, run_runner
+from tests.support.scripted_agent import install
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.fake_provider import FakeProvider
     from tests.support.runner import RunnerClient, RunningRunner
 
@@ -81,3 +84,26 @@ async def test_a_double_click_is_one_run(runner: RunningRunner, provider: FakePr
         assert again not in {run_id, *fresh}
         gate.release()
         await client.log(again)
+
+
+async def test_one_comes_back_to_the_run_that_lost_its_reader(tmp_path: Path) -> None:
+    """Two tabs made the same request: the one that was cut off gets its own run again."""
+    async with fake_provider() as provider, asyncio.timeout(PATIENCE_S):
+        provider.plan = Plan(hang=True)
+        with run_runner(
+            tmp_path,
+            RUNNER_SANDBOX="process",
+            OPENAI_API_KEY="k",
+            OPENAI_BASE_URL=provider.base_url,
+            OPENCODE_BIN=str(install(tmp_path)),
+            RUNNER_ATTACH_GRACE_S=str(PATIENCE_S),
+        ) as runner:
+            async with runner.client() as client:
+                cut_off = await client.start("Hi", attached=True)
+                latest = await client.start("Hi", attached=True)
+                async with client.events(latest) as response:
+                    await anext(read_events(response))
+                    assert await started(client, "Hi", come_back=True) == (202, (cut_off, True))
+                    await client.cancel(cut_off)
+                    await client.log(cut_off)
+                    assert await started(client, "Hi", come_back=True) == (202, (latest, True))
