@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ _KEPT_S = 3.0
 _LONGEST_S = 3600
 _MAX_PROMISES = 1000
 _MAX_OF_ONE = 100
+
+_LEAD = 4
+"""How many more one subject may have ahead of another: with fewer, promises are broken too often
+where all ask about as much."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -69,13 +74,13 @@ class Promises:
         if own is not None and own.due > now:  # came too early: nothing has changed
             return math.ceil(own.due - now)
         if own is not None:  # it took longer than expected: keeps its place
-            ahead = self._line.index(own)
+            count, last = self._line.index(own), None
             self._line.remove(own)
         else:
-            ahead = len(self._line)
-        seconds = self._pace.time_for(max(1, ahead + 1 - free), now)
-        if self._line and ahead == len(self._line):
-            last = self._line[-1]
+            ahead = self._ahead_of(subject)
+            count, last = len(ahead), ahead[-1] if ahead else None
+        seconds = self._pace.time_for(max(1, count + 1 - free), now)
+        if last is not None:
             seconds = max(seconds, last.due - now + self._pace.apart_s(self._places))
         seconds = min(_LONGEST_S, max(1, math.ceil(seconds)))
         if len(self._line) < _MAX_PROMISES and self._count_of(subject) < _MAX_OF_ONE:
@@ -93,6 +98,21 @@ class Promises:
         same = (promise for promise in of_subject if promise.request == request)
         due = (promise for promise in of_subject if promise.due <= now)
         return next(same, None) or next(due, None)
+
+    def _ahead_of(self, subject: str) -> list[_Promise]:
+        """Return those whom one more of *subject* comes after.
+
+        Of each subject only as many as it has itself, and a few: one that is refused a hundred
+        times does not keep others away that long.
+        """
+        rounds = self._count_of(subject) + _LEAD
+        seen: Counter[str] = Counter()
+        ahead = []
+        for promise in self._line:
+            seen[promise.subject] += 1
+            if seen[promise.subject] <= rounds:
+                ahead.append(promise)
+        return ahead
 
     def _count_of(self, subject: str) -> int:
         return sum(promise.subject == subject for promise in self._line)

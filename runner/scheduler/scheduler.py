@@ -112,7 +112,13 @@ class Scheduler:
         self._watch_pace()
 
     def _watch_pace(self) -> None:
-        self._pace.watch(self._now(), full=self.waiting > 0 or self.running >= self.slots)
+        self._pace.watch(self._now(), full=self.waiting > 0 or self._is_somebody_refused)
+
+    @property
+    def _is_somebody_refused(self) -> bool:
+        """Whether somebody, while nobody waits, could not have a place."""
+        at_limit = any(count >= self._per_subject for count in self._of_subject.values())
+        return self.running >= self.slots or (self.queue_size == 0 and at_limit)
 
     def _refused_for_s(self, subject: str, request: str) -> int | None:
         """Return when *subject* will most likely be admitted; None: now."""

@@ -186,6 +186,18 @@ def test_who_is_refused_again_stays_ahead_of_the_others() -> None:
     assert again <= promises.refuse("newcomer", "x", free=0, now=first_due)
 
 
+def test_one_who_is_refused_a_hundred_times_keeps_nobody_else_away() -> None:
+    """Others are told soon, each a time of their own, and get in then."""
+    promises = Promises(Pace(slots=2), places=3)
+    flood = [promises.refuse("many", str(number), free=0, now=0.0) for number in range(100)]
+
+    told = [promises.refuse(name, "x", free=0, now=0.0) for name in "abc"]
+
+    assert told == sorted(set(told))
+    assert max(told) < flood[10]
+    assert promises.admits("a", "x", free=1, now=told[0])
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 5)), max_size=3000))
 def test_what_is_remembered_is_bounded(calls: list[tuple[str, float]]) -> None:
     """However many are refused, however often."""

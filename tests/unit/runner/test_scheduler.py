@@ -78,6 +78,19 @@ async def test_more_than_the_queue_holds_is_refused_with_a_time_to_come_again() 
         assert (small.running, small.waiting) == (1, 1)
 
 
+async def test_a_lone_user_at_the_limit_is_told_by_how_long_runs_take() -> None:
+    """Also without a queue, where nobody ever waits and slots stay empty."""
+    now = 0.0
+    one = Scheduler(slots=2, queue_size=0, per_subject=1, now=lambda: now)
+    for _run in range(10):
+        with one.admission("a"):
+            now += 0.5
+    with one.admission("a"), pytest.raises(QueueFull) as refused, one.admission("a"):
+        pass
+    assert refused.value.retry_after_s is not None
+    assert refused.value.retry_after_s <= 2
+
+
 async def test_nothing_is_kept_for_others_where_nothing_runs() -> None:
     """Who was told to come later, and nobody else, would be waited for."""
     small = scheduler(slots=1, queue_size=0)
