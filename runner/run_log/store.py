@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _SWEEP_S = (1.0, 60.0)
+_FIRST_SWEEP_S = 300.0
+"""So long after a start, gateways have asked how the runs of before it have ended."""
 _IDEMPOTENT_FOR = timedelta(days=1)
 
 
@@ -180,10 +182,8 @@ def _at_work_in(parent: Path) -> Iterator[None]:
 async def _swept(parent: Path, *, limit_bytes: int, retention_s: float) -> AsyncIterator[RunLogs]:
     logs = RunLogs(parent, limit_bytes=limit_bytes, retention_s=retention_s)
     died = await logs.recover()
-    swept = await logs.sweep()
-    log.info("run_logs_recovered", died=died, swept=swept)
-    low, high = _SWEEP_S
-    sweeping = asyncio.create_task(_keep_sweeping(logs, min(high, max(low, retention_s / 4))))
+    log.info("run_logs_recovered", died=died)
+    sweeping = asyncio.create_task(_keep_sweeping(logs, retention_s))
     try:
         yield logs
     finally:
@@ -191,10 +191,12 @@ async def _swept(parent: Path, *, limit_bytes: int, retention_s: float) -> Async
         await finish(_settled(sweeping))
 
 
-async def _keep_sweeping(logs: RunLogs, every_s: float) -> None:
+async def _keep_sweeping(logs: RunLogs, retention_s: float) -> None:
+    low, high = _SWEEP_S
+    await asyncio.sleep(min(_FIRST_SWEEP_S, retention_s))
     while True:
-        await asyncio.sleep(every_s)
         await logs.sweep()
+        await asyncio.sleep(min(high, max(low, retention_s / 4)))
 
 
 async def _settled(task: asyncio.Task[None]) -> None:

@@ -342,6 +342,18 @@ async def test_sweeping_goes_on_while_the_logs_are_open(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
 
 
+async def test_what_ended_before_a_start_can_still_be_asked_for_after_it(tmp_path: Path) -> None:
+    """Gateways that were down as well record the end only then, however long that took."""
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    before = logs_in(tmp_path)
+    before._now = lambda: long_ago
+    write(before.create(meta()), FINISHED)
+    async with open_run_logs(tmp_path / "runs", limit_bytes=1 << 20, retention_s=3600) as logs:
+        known = logs.get(RUN_ID)
+        assert known is not None
+        assert known.state.status == "finished"
+
+
 async def test_an_idempotency_key_is_known_for_a_day_and_after_a_restart(tmp_path: Path) -> None:
     """To its subject alone."""
     write(logs_in(tmp_path).create(meta(idempotency="k")), FINISHED)
