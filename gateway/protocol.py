@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from runner.contract.problems import MalformedRequest, ServiceError
 from runner.plumbing.errors import problem
@@ -45,6 +45,8 @@ def protocol_factory(
             broken = status < HTTPStatus.INTERNAL_SERVER_ERROR
             answer = problem(request, MalformedRequest() if broken else ServiceError(), language)
             answer.force_close()
+            # Here nobody takes aiohttp's own off again, with its version and Python's.
+            answer.headers[hdrs.SERVER] = "opencode-multiuser"
             return answer
 
     return lambda: Connection(server, loop=server._loop, **options)  # noqa: SLF001

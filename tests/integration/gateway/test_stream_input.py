@@ -307,6 +307,7 @@ async def test_a_request_that_is_no_proper_http_is_a_problem_too(gateway: Runnin
 
     assert b" 400 " in head.split(b"\r\n")[0]
     assert b"application/problem+json" in head
+    assert b"aiohttp" not in head
     problem = json.loads(body)
     assert problem["code"] == "malformed-request"
     assert "--data-urlencode" in problem["error"]
