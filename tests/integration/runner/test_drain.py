@@ -7,7 +7,7 @@ import json
 import signal
 import urllib.request
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -25,11 +25,24 @@ if TYPE_CHECKING:
 PATIENCE_S = 50
 
 
+class Scene(NamedTuple):
+    """A runner that got SIGTERM in a run.
+
+    Attributes:
+        rest: What follows in the run, for who has read its first text.
+        go_on: Lets the run go on.
+    """
+
+    runner: RunningRunner
+    client: RunnerClient
+    run_id: str
+    rest: AsyncIterator[events.RunEvent]
+    go_on: Callable[[], None]
+
+
 @asynccontextmanager
-async def draining(
-    directory: Path, drain_s: str
-) -> AsyncIterator[tuple[RunningRunner, RunnerClient, str, Callable[[], None]]]:
-    """Yield a runner that got SIGTERM in a run, that run's id, and what lets it go on."""
+async def draining(directory: Path, drain_s: str) -> AsyncIterator[Scene]:
+    """Yield a runner that has just got SIGTERM."""
     async with fake_provider() as provider, asyncio.timeout(PATIENCE_S):
         gate = asyncio.Semaphore(1)
         provider.plan = Plan(pieces=["a", "b"], gate=gate)
@@ -48,17 +61,12 @@ async def draining(
         ) as runner:
             async with runner.client() as client:
                 run_id = await client.start(idempotency_key="one")
-                await told_text(client, run_id)
-                runner.process.send_signal(signal.SIGTERM)
-                yield runner, client, run_id, go_on
-
-
-async def told_text(client: RunnerClient, run_id: str) -> None:
-    """Wait until the run has told some text."""
-    async with client.events(run_id) as response:
-        async for event in read_events(response):
-            if isinstance(event, events.TextDelta):
-                return
+                async with client.events(run_id) as response:
+                    told = read_events(response)
+                    while not isinstance(await anext(told), events.TextDelta):
+                        pass
+                    runner.process.send_signal(signal.SIGTERM)
+                    yield Scene(runner, client, run_id, told, go_on)
 
 
 async def refusal(client: RunnerClient) -> tuple[dict[str, Any], str]:
@@ -71,7 +79,7 @@ async def refusal(client: RunnerClient) -> tuple[dict[str, Any], str]:
 
 async def test_runs_end_in_peace_and_new_ones_come_later(tmp_path: Path) -> None:
     """New prompts get 503 and when to come again; readers read on; the health page tells."""
-    async with draining(tmp_path, "600") as (runner, client, run_id, go_on):
+    async with draining(tmp_path, "600") as (runner, client, run_id, rest, go_on):
         problem, retry_after = await refusal(client)
         assert (problem["status"], problem["code"]) == (503, "runner-restarting")
         assert int(retry_after) > 0
@@ -81,8 +89,8 @@ async def test_runs_end_in_peace_and_new_ones_come_later(tmp_path: Path) -> None
             assert (await response.json())["run_id"] == run_id  # known already
 
         go_on()
-        told = await client.log(run_id)
-        assert text_of(told) == "ab"
+        told = [event async for event in rest]
+        assert text_of(told) == "b"
         assert isinstance(told[-1], events.RunFinished)
         assert await asyncio.to_thread(runner.process.wait, PATIENCE_S) == 0
 
@@ -92,13 +100,11 @@ async def test_after_their_time_or_a_second_signal_runs_are_ended(
     tmp_path: Path, drain_s: str, signals: int
 ) -> None:
     """Each is told, nothing is left."""
-    async with draining(tmp_path, drain_s) as (runner, client, run_id, _):
-        async with client.events(run_id) as response:
-            reading = read_events(response)
-            for _ in range(signals):
-                await refusal(client)  # so that the first signal has arrived
-                runner.process.send_signal(signal.SIGTERM)
-            *_, last = [event async for event in reading]
+    async with draining(tmp_path, drain_s) as (runner, client, _, rest, _):
+        for _ in range(signals):
+            await refusal(client)  # so that the first signal has arrived
+            runner.process.send_signal(signal.SIGTERM)
+        *_, last = [event async for event in rest]
 
         assert last == events.RunCancelled(seq=last.seq, by="shutdown")
         assert await asyncio.to_thread(runner.process.wait, PATIENCE_S) == 0
