@@ -12,6 +12,7 @@ from runner.contract.requests import (
     ModelInfo,
     Permission,
     Phase,
+    PoolHealth,
     QueueHealth,
     RunId,
     RunState,
@@ -235,6 +236,7 @@ class RunnerPart(PartHealth):
     reason: str | None = Field(default=None, description="Why it is not ok, where that is known.")
     version: str | None = None
     sandbox: SandboxHealth | None = None
+    pool: PoolHealth | None = None
     models: dict[str, str] = Field(default_factory=dict)
 
 

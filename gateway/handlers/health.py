@@ -78,6 +78,7 @@ def _summary(pocketbase: PartHealth, runner: RunnerHealth | ServiceError) -> Hea
             reason=_DRAINING if runner.draining else None,
             version=runner.version,
             sandbox=runner.sandbox,
+            pool=runner.pool,
             models=runner.models,
         ),
         opencode=OpenCodePart(**runner.opencode.model_dump()),

@@ -23,6 +23,7 @@ from runner.contract.requests import (
     ModelList,
     OpenCodeHealth,
     Phase,
+    PoolHealth,
     QueueHealth,
     RunnerHealth,
     RunState,
@@ -314,6 +315,7 @@ class FakeRunner:
             opencode=self.opencode,
             queue=QueueHealth(slots=10, running=1, waiting=0, size=100),
             sandbox=SandboxHealth(backend="process"),
+            pool=PoolHealth(size=2, idle=1, booting=1),
         )
         status = 200 if health.status == "ok" else 503
         return web.json_response(health.model_dump(), status=status)

@@ -40,6 +40,7 @@ async def test_health_shows_every_part(gateway: RunningGateway) -> None:
     assert body["status"] == "ok"
     assert body["pocketbase"] == {"status": "ok"}
     assert body["runner"]["status"] == "ok"
+    assert body["runner"]["pool"] == {"size": 2, "idle": 1, "booting": 1}
     assert body["opencode"] == {"status": "ok", "version": "1.2.3", "reason": None}
     assert body["queue"] == {"slots": 10, "running": 1, "waiting": 0, "size": 100}
     assert response.headers["Cache-Control"] == "no-store"
