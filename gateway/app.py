@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway import keys
 from gateway.auth.cache import CachingVerifier
 from gateway.auth.middleware import authenticate
-from gateway.handlers.counting import count_requests
+from gateway.handlers.counting import count_request
 from gateway.history import History
 from gateway.language import language_of
 from gateway.metrics import Metrics
@@ -127,8 +127,7 @@ def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Applic
     Vault(settings.key_encryption_keys, sealing_key=settings.key_sealing_key)
     app = web.Application(
         middlewares=[
-            count_requests,
-            request_context,
+            request_context(count_request),
             problem_errors(language_of),
             authenticate,
         ],

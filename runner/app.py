@@ -157,7 +157,7 @@ async def production(app: web.Application) -> AsyncIterator[None]:
 def create_app(settings: Settings, *, wiring: Wiring = production) -> web.Application:
     """Return the application; nothing is opened until it starts."""
     app = web.Application(
-        middlewares=[request_context, problem_errors(_language), _only_a_fitting_gateway],
+        middlewares=[request_context(), problem_errors(_language), _only_a_fitting_gateway],
         client_max_size=settings.runner_max_body_bytes,
     )
     app[SETTINGS] = settings

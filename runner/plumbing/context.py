@@ -14,11 +14,14 @@ from aiohttp import web
 from runner.contract.headers import REQUEST_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    from aiohttp.typedefs import Handler, Middleware
+
+    OnEnd = Callable[[web.Request, int], None]
 
 _REQUEST_ID = web.RequestKey("request_id", str)
+_LEFT = 499
 _WELL_FORMED = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -38,33 +41,43 @@ def _new_id() -> str:
     return f"{random.getrandbits(64):016x}"
 
 
-@web.middleware
-async def request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Bind the request id to the logs and log the request's end as one event.
+def request_context(on_end: OnEnd | None = None) -> Middleware:
+    """Return the middleware that binds the request id to the logs and logs each request's end.
 
     Neither the query nor a body is logged: prompts and tokens stand there.
+
+    Args:
+        on_end: Is told of each end: the request and its status, 499 where the caller left before
+            the answer was whole.
     """
-    started = time.monotonic()
-    status = 499  # what stands in the log when the caller left before an answer
-    # aiohttp handles each request in a task of its own: nothing to undo.
-    structlog.contextvars.bind_contextvars(request_id=request_id(request))
-    try:
-        response = await handler(request)
-        status = response.status
-    except web.HTTPException as exc:
-        status = exc.status
-        raise
-    else:
-        return response
-    finally:
-        if log.is_enabled_for(logging.DEBUG):
-            log.debug(
-                "request_ended",
-                method=request.method,
-                path=request.path,
-                status=status,
-                duration_s=round(time.monotonic() - started, 4),
-            )
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.monotonic()
+        status = _LEFT
+        # aiohttp handles each request in a task of its own: nothing to undo.
+        structlog.contextvars.bind_contextvars(request_id=request_id(request))
+        try:
+            response = await handler(request)
+            status = response.status
+        except web.HTTPException as exc:
+            status = exc.status
+            raise
+        else:
+            return response
+        finally:
+            if on_end is not None:
+                on_end(request, status)
+            if log.is_enabled_for(logging.DEBUG):
+                log.debug(
+                    "request_ended",
+                    method=request.method,
+                    path=request.path,
+                    status=status,
+                    duration_s=round(time.monotonic() - started, 4),
+                )
+
+    return middleware
 
 
 async def send_request_id(request: web.Request, response: web.StreamResponse) -> None:
