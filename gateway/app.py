@@ -30,8 +30,7 @@ from gateway.service_account import ServiceAccount
 from gateway.upstream import Upstream
 from gateway.user_keys import UserKeys
 from gateway.vault import Vault
-from runner.contract.headers import REQUEST_ID
-from runner.plumbing.context import request_context, request_id
+from runner.plumbing.context import request_context, send_request_id
 from runner.plumbing.errors import problem_errors
 from runner.plumbing.metrics import metrics_served
 
@@ -200,7 +199,7 @@ def _pass_through_session() -> ClientSession:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     """Say which request it answers, and not with which software."""
-    response.headers[REQUEST_ID] = request_id(request)
+    await send_request_id(request, response)
     response.headers.pop("Server", None)
 
 

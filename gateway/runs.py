@@ -182,13 +182,17 @@ class RunService:
             come_back=come_back,
         )
         log.info("run_requested", run_id=run.run_id, model=prompt.model, attached=attached)
+        return await self._until_taken_on(run, request_id=caller.request_id)
+
+    async def _until_taken_on(self, run: StartRun, *, request_id: str) -> str:
+        """Have the runner take *run* on, waiting for one that restarts; return its run's id."""
         until = time.monotonic() + self._patience_s
         there_at = time.monotonic()
         accepted: list[str] = []
         while not accepted:
             try:
                 # A caller who leaves now must not leave a run that nobody has written down.
-                await finish(self._hand_over(run, accepted, request_id=caller.request_id))
+                await finish(self._hand_over(run, accepted, request_id=request_id))
             except ServiceError as exc:
                 # A runner that restarts is back in a moment. One that took the run on all the
                 # same, its answer having got lost, knows it by its id.
